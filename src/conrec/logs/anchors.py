@@ -1,0 +1,172 @@
+"""Anchors: when a prediction is asked, and what would have been right (see `conrec.protocol`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from conrec.arrays import Array, Ragged
+from conrec.logs.log import Log
+from conrec.logs.schema import ANCHORS, SPLITS
+from conrec.protocol import LONG_TAIL_USER_NEGATIVES, NEGATIVE, Periods, tile_windows, window_targets
+from conrec.recommender import Queries
+
+__all__ = ["Anchors", "build_anchors"]
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Anchors of all three splits, ordered by (timestamp, user, position).
+
+    Attributes:
+        anchor_id: int64 [anchors], 0, 1, 2, … over all splits; kept when rows are selected.
+        user: int32 [anchors], index into the log's users.
+        timestamp: int64 [anchors].
+        split: int8 [anchors], index into `conrec.logs.schema.SPLITS`.
+        future_negatives: ragged int32 items, in order of their first event; the first is the next item.
+        future_positives: ragged int32 items.
+        candidates: int32 [anchors, 20], items in shuffled order, -1 where a catalogue is too small for 20;
+            all -1 for training anchors.
+        long_tail_user: bool [anchors].
+        negative_history: int32 [anchors], negative events in the history.
+    """
+
+    anchor_id: Array
+    user: Array
+    timestamp: Array
+    split: Array
+    future_negatives: Ragged
+    future_positives: Ragged
+    candidates: Array
+    long_tail_user: Array
+    negative_history: Array
+
+    def __len__(self) -> int:
+        return len(self.anchor_id)
+
+    @property
+    def next_item(self) -> Array:
+        """First negative of each window that is not in the history, int32 [anchors]."""
+        return self.future_negatives.values[self.future_negatives.offsets[:-1]]
+
+    @property
+    def queries(self) -> Queries:
+        """The (user, time) of each anchor."""
+        return Queries(self.user, self.timestamp)
+
+    def select(self, rows: Array) -> Anchors:
+        """The anchors at the given rows (int or bool), in that order."""
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return Anchors(
+            self.anchor_id[rows],
+            self.user[rows],
+            self.timestamp[rows],
+            self.split[rows],
+            self.future_negatives.take(rows),
+            self.future_positives.take(rows),
+            self.candidates[rows],
+            self.long_tail_user[rows],
+            self.negative_history[rows],
+        )
+
+    def of_split(self, split: str) -> Anchors:
+        """The anchors of "train", "validation" or "test"."""
+        return self.select(self.split == SPLITS.index(split))
+
+    def with_candidates(self, candidates: Array) -> Anchors:
+        """The same anchors with other candidates, int32 [anchors, 20]."""
+        return replace(self, candidates=candidates.astype(np.int32))
+
+    def to_table(self, log: Log) -> pa.Table:
+        """As a table of `conrec.logs.schema.ANCHORS`; training anchors have no candidates (null)."""
+        names = np.asarray(log.item_ids, dtype=object)
+        candidates = [names[row[row >= 0]].tolist() if (row >= 0).any() else None for row in self.candidates]
+        next_item = names[self.next_item]
+        return pa.table(
+            {
+                "anchor_id": self.anchor_id,
+                "user_id": np.asarray(log.user_ids, dtype=object)[self.user],
+                "timestamp": self.timestamp,
+                "split": np.asarray(SPLITS, dtype=object)[self.split],
+                "next_item": next_item,
+                "future_negatives": [names[row].tolist() for row in self.future_negatives],
+                "future_positives": [names[row].tolist() for row in self.future_positives],
+                "candidates": pa.array(candidates, pa.list_(pa.string())),
+                "candidate_answer": [
+                    None if row is None else answer for row, answer in zip(candidates, next_item, strict=True)
+                ],
+                "long_tail_user": self.long_tail_user,
+                "negative_history": self.negative_history,
+            },
+            schema=ANCHORS,
+        )
+
+    @classmethod
+    def from_table(cls, table: pa.Table, log: Log) -> Anchors:
+        """Read what `to_table` wrote."""
+        items = {name: index for index, name in enumerate(log.item_ids)}
+        users = {name: index for index, name in enumerate(log.user_ids)}
+
+        def rows(name: str) -> list[list[int]]:
+            return [[items[one] for one in row or ()] for row in table[name].to_pylist()]
+
+        drawn = rows("candidates")
+        candidates = np.full((len(drawn), max((len(row) for row in drawn), default=0)), -1, dtype=np.int32)
+        for position, row in enumerate(drawn):
+            candidates[position, : len(row)] = row
+        return cls(
+            table["anchor_id"].to_numpy(),
+            np.asarray([users[one] for one in table["user_id"].to_pylist()], dtype=np.int32),
+            table["timestamp"].to_numpy(),
+            np.asarray([SPLITS.index(one) for one in table["split"].to_pylist()], dtype=np.int8),
+            Ragged.from_rows(rows("future_negatives")),
+            Ragged.from_rows(rows("future_positives")),
+            candidates,
+            table["long_tail_user"].to_numpy(),
+            table["negative_history"].to_numpy(),
+        )
+
+
+def build_anchors(log: Log, periods: Periods, horizon_seconds: int) -> Anchors:
+    """All anchors of a log, without candidates (see `conrec.logs.candidates`).
+
+    Args:
+        log: the whole log.
+        periods: its cuts.
+        horizon_seconds: H in seconds.
+    """
+    train_negatives, _ = log.before(periods.validation).negative_counts()
+    found: list[tuple[int, int, int, int, Array, Array, int]] = []
+    for user in range(log.n_users):
+        events = log.events_of(user)
+        times, items, feedback = log.timestamp[events], log.item[events], log.feedback[events]
+        for split_index, split in enumerate(SPLITS):
+            begin, end = periods.span(split)
+            inside = np.flatnonzero((times >= begin) & (times < end) & (feedback == NEGATIVE))
+            opens = inside if split == "train" else inside[tile_windows(times[inside], horizon_seconds)]
+            for position in opens:
+                t = int(times[position])
+                start = int(np.searchsorted(times, t, side="left"))
+                stop = int(np.searchsorted(times, min(t + horizon_seconds, end), side="left"))
+                if start == 0:
+                    continue
+                targets = window_targets(items[start:stop], feedback[start:stop], items[:start])
+                if len(targets.negatives) == 0:
+                    continue
+                past = int((feedback[:start] == NEGATIVE).sum())
+                found.append((t, user, len(found), split_index, targets.negatives, targets.positives, past))
+    found.sort(key=lambda row: row[:3])
+    users = np.asarray([row[1] for row in found], dtype=np.int32)
+    return Anchors(
+        np.arange(len(found), dtype=np.int64),
+        users,
+        np.asarray([row[0] for row in found], dtype=np.int64),
+        np.asarray([row[3] for row in found], dtype=np.int8),
+        Ragged.from_rows(row[4] for row in found),
+        Ragged.from_rows(row[5] for row in found),
+        np.full((len(found), 0), -1, dtype=np.int32),
+        train_negatives[users] < LONG_TAIL_USER_NEGATIVES,
+        np.asarray([row[6] for row in found], dtype=np.int32),
+    )

@@ -1,0 +1,58 @@
+"""Progress bars for whatever takes longer than a moment, and plain lines where no terminal listens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["Meter", "console", "meter", "track"]
+
+T = TypeVar("T")
+
+console = Console(stderr=True)
+"""Where progress and notes go; results go to standard output."""
+
+
+class Meter(Protocol):
+    """What a running bar is told."""
+
+    def __call__(self, advance: int = 1, note: str = "") -> None: ...
+
+
+@contextmanager
+def meter(description: str, total: int) -> Iterator[Meter]:
+    """A progress bar of ``total`` steps; the yielded function advances it and shows a short note."""
+    columns = (
+        TextColumn("  {task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=total, note="")
+
+        def step(advance: int = 1, note: str = "") -> None:
+            progress.update(task, advance=advance, note=note)
+
+        yield step
+
+
+def track(items: Sequence[T], description: str) -> Iterator[T]:
+    """Iterate over ``items`` behind a progress bar."""
+    with meter(description, len(items)) as step:
+        for item in items:
+            yield item
+            step()
