@@ -1,0 +1,1 @@
+"""The other rows of the table: one file each, one interface (`conrec.recommender.Recommender`)."""
