@@ -69,7 +69,8 @@ class EventColumns(Settings):
     event: str | None = None
     """Column of an event name that `FeedbackRule.events` turns into feedback."""
     feedback: str | None = None
-    """Column that already holds -1, 0 or 1. Exactly one of rating, event and feedback is given."""
+    """Column that already holds -1, 0 or 1. Exactly one of rating, event and feedback is given;
+    where none is, the file's own column of one of these names is taken."""
 
 
 class ItemColumns(Settings):
@@ -78,7 +79,9 @@ class ItemColumns(Settings):
     item_id: str = "item_id"
     title: str = "title"
     text: str | None = None
+    """Column of the text that encoders read; None: title, categories and description as sentences."""
     category: str | None = None
+    description: str | None = None
     image: str | None = None
 
 
@@ -106,12 +109,18 @@ class DataConfig(Settings):
     """Items file of a `table` source, same formats."""
     separator: str | None = None
     """Field separator of text files, one or more characters; None: a comma, or a tab in .tsv files."""
+    items_separator: str | None = None
+    """Field separator of the items file, where it is not that of the events file."""
     header: list[str] | None = None
     """Column names of an events text file without a header line."""
     items_header: list[str] | None = None
     """Column names of an items text file without a header line."""
     encoding: str = "utf-8"
     """Encoding of text files."""
+    quoting: bool = True
+    """Whether fields of text files may stand in double quotes; never where the separator is longer than one."""
+    timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
+    """Unit of a `table` source's timestamps since 1970 UTC, or `iso` for ISO 8601 text; typed columns need none."""
     category_separator: str = "|"
     """Splits the category column into several categories, where it is a string."""
     columns: EventColumns = EventColumns()
@@ -119,6 +128,8 @@ class DataConfig(Settings):
     feedback: FeedbackRule = FeedbackRule()
     duplicates: Literal["last", "all"] = "last"
     """Events of the same user, item and timestamp: keep the last in the file and count the others, or keep all."""
+    max_refused: float = Field(default=0.5, ge=0, le=1)
+    """Share of a file's rows that may be refused before it is an error."""
     cache: Path | None = None
     """Folder for fetched files; None: $CONREC_CACHE, else ~/.cache/conrec."""
 
@@ -181,8 +192,9 @@ class RqVaeConfig(Settings):
 
     levels: Literal[3] = 3
     """D (paper: 3)."""
-    codebook_size: int | None = None
-    """Codes per level; None: the power of two at or above the square root of the catalogue's size, from 16 to 8192."""
+    codebook_size: Annotated[int, Field(ge=2)] | None = None
+    """Codes per level; None: the power of two at or above the square root of the catalogue's size, from 16 to 8192,
+    and no more than the items of the training period can start."""
     hidden_dims: tuple[int, ...] = (256, 128)
     latent_dim: Positive = 64
     commitment_weight: float = 0.25
@@ -194,6 +206,8 @@ class RqVaeConfig(Settings):
     epochs: Positive = 200
     batch_size: Positive = 256
     learning_rate: Rate = 1e-3
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay of encoder and decoder."""
 
 
 class BackboneConfig(Settings):
@@ -322,6 +336,7 @@ class SasrecConfig(Settings):
     """Epochs without a better validation FHR@20 before training stops."""
     batch_size: Positive = 64
     learning_rate: Rate = 1e-3
+    weight_decay: float = Field(default=0.01, ge=0)
 
 
 class EvaluationConfig(Settings):

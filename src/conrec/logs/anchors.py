@@ -10,7 +10,7 @@ import pyarrow as pa
 from conrec.arrays import Array, Ragged
 from conrec.logs.log import Log
 from conrec.logs.schema import ANCHORS, SPLITS
-from conrec.protocol import LONG_TAIL_USER_NEGATIVES, NEGATIVE, Periods, tile_windows, window_targets
+from conrec.protocol import CANDIDATES, LONG_TAIL_USER_NEGATIVES, NEGATIVE, Periods, tile_windows, window_targets
 from conrec.recommender import Queries
 
 __all__ = ["Anchors", "build_anchors"]
@@ -113,7 +113,7 @@ class Anchors:
             return [[items[one] for one in row or ()] for row in table[name].to_pylist()]
 
         drawn = rows("candidates")
-        candidates = np.full((len(drawn), max((len(row) for row in drawn), default=0)), -1, dtype=np.int32)
+        candidates = np.full((len(drawn), CANDIDATES), -1, dtype=np.int32)
         for position, row in enumerate(drawn):
             candidates[position, : len(row)] = row
         return cls(
@@ -166,7 +166,7 @@ def build_anchors(log: Log, periods: Periods, horizon_seconds: int) -> Anchors:
         np.asarray([row[3] for row in found], dtype=np.int8),
         Ragged.from_rows(row[4] for row in found),
         Ragged.from_rows(row[5] for row in found),
-        np.full((len(found), 0), -1, dtype=np.int32),
+        np.full((len(found), CANDIDATES), -1, dtype=np.int32),
         train_negatives[users] < LONG_TAIL_USER_NEGATIVES,
         np.asarray([row[6] for row in found], dtype=np.int32),
     )

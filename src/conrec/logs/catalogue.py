@@ -1,0 +1,122 @@
+"""From raw columns to clean items: titles, categories and the text that encoders read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from conrec.config import DataConfig, ItemColumns
+from conrec.errors import DataError
+from conrec.logs.columns import ids_of, strings_of
+from conrec.logs.counts import FileCounts
+from conrec.logs.files import Raw
+from conrec.logs.schema import ITEMS
+from conrec.logs.validation import Refusals
+
+__all__ = ["clean_items", "has_letters", "item_text"]
+
+
+def has_letters(title: str) -> bool:
+    """Whether a title has a letter or a digit of any script; emoji and punctuation are neither."""
+    return any(char.isalnum() for char in title)
+
+
+def item_text(item_id: str, title: str, categories: Sequence[str], description: str = "") -> str:
+    """The text of an item: title, categories and description, each as a sentence.
+
+    >>> item_text("1", "Toy Story (1995)", ["Animation", "Children's", "Comedy"])
+    "Toy Story (1995). Animation, Children's, Comedy."
+
+    A title without letters is left out; where nothing is left, the text is the item's id.
+    """
+    parts = [title if has_letters(title) else "", ", ".join(categories), description]
+    sentences = [part if part.endswith((".", "!", "?", "…")) else f"{part}." for part in parts if part]
+    return " ".join(sentences) or item_id
+
+
+def clean_items(raw: Raw, columns: ItemColumns, config: DataConfig) -> tuple[pa.Table, FileCounts]:
+    """Items of schema ITEMS in the order of the file, and the counts.
+
+    Args:
+        raw: the columns that ``columns`` names; a category column is text or lists of text.
+        columns: which column is what.
+        config: for the separator of categories and the share of rows that may be refused.
+
+    Raises:
+        DataError: an item is listed twice with different content, a column cannot be read,
+            or too many rows are refused.
+    """
+    refusals = Refusals(raw)
+    ids, there = ids_of(raw, columns.item_id)
+    refusals.refuse(~there, "empty item id", lambda row: f"title {title[row]!r}")
+    title = _texts(raw, columns.title)
+    category = _categories(raw, columns.category, config.category_separator)
+    text, description, image = (_texts(raw, one) for one in (columns.text, columns.description, columns.image))
+    names = ids.to_pylist()
+    rows: list[dict[str, Any]] = [
+        {
+            "item_id": names[row],
+            "title": title[row],
+            "text": text[row] or item_text(names[row], title[row], category[row], description[row]),
+            "category": category[row],
+            "image": image[row] or None,
+        }
+        for row in range(raw.table.num_rows)
+    ]
+    _merge(raw, rows, refusals)
+    refusals.note(
+        np.asarray([not has_letters(one) for one in title], dtype=bool),
+        "title without letters",
+        lambda row: f"title {title[row]!r}, its text is {rows[row]['text']!r}",
+    )
+    counts = refusals.counts(config.max_refused)
+    kept = [rows[int(row)] for row in np.flatnonzero(refusals.kept)]
+    return pa.Table.from_pylist(kept, schema=ITEMS), counts
+
+
+def _merge(raw: Raw, rows: list[dict[str, Any]], refusals: Refusals) -> None:
+    """Refuse items that are listed again with equal content; raise where the content differs."""
+    first: dict[str, int] = {}
+    again = np.zeros(len(rows), dtype=bool)
+    for row in np.flatnonzero(refusals.kept).tolist():
+        name = rows[row]["item_id"]
+        if name not in first:
+            first[name] = row
+            continue
+        again[row] = True
+        other = first[name]
+        differing = [key for key in ("title", "category", "text", "image") if rows[row][key] != rows[other][key]]
+        if differing:
+            key = differing[0]
+            raise DataError(
+                f"the item {name!r} is listed twice and its two rows disagree: {raw.at(other)} has the {key} "
+                f"{rows[other][key]!r}, {raw.at(row)} has {rows[row][key]!r}",
+                where=raw.place(row),
+                expected="one row an item",
+                mend="Delete one of the two rows.",
+            )
+    refusals.refuse(again, "item listed twice with equal content", lambda row: f"item {rows[row]['item_id']!r}")
+
+
+def _texts(raw: Raw, column: str | None) -> list[str]:
+    """Text with runs of white space as one space; empty where there is none."""
+    if column is None:
+        return [""] * raw.table.num_rows
+    return [re.sub(r"\s+", " ", one or "").strip() for one in strings_of(raw, column).to_pylist()]
+
+
+def _categories(raw: Raw, column: str | None, separator: str) -> list[list[str]]:
+    """Distinct categories of each item in their order."""
+    if column is None:
+        return [[] for _ in range(raw.table.num_rows)]
+    values = raw.table[column]
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        found = [[str(one) for one in row or () if one is not None] for row in values.to_pylist()]
+    else:
+        found = [one.split(separator) for one in pc.fill_null(strings_of(raw, column), "").to_pylist()]
+    return [list(dict.fromkeys(one.strip() for one in row if one.strip())) for row in found]

@@ -1,0 +1,318 @@
+"""Reading a log's files as they are: text with any separator, JSON lines, Parquet; every row knows its place.
+
+Text comes out as strings, nothing is guessed; what the columns mean is decided in `conrec.logs.validation`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from conrec.errors import DataError, did_you_mean
+from conrec.logs.json_lines import json_columns, read_json_lines
+
+__all__ = ["Raw", "TextFormat", "column_names", "read_raw"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextFormat:
+    """How a text file is written.
+
+    Attributes:
+        separator: between fields, one or more characters; None: a comma in .csv, a tab in .tsv.
+            A separator of several characters has no quoting.
+        header: column names of a file without a header line.
+        encoding: of the text.
+        quoting: whether fields may stand in double quotes.
+    """
+
+    separator: str | None = None
+    header: tuple[str, ...] | None = None
+    encoding: str = "utf-8"
+    quoting: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Columns of a file before anything is checked.
+
+    Attributes:
+        path: the file.
+        table: its columns; strings where the file is text.
+        number: from the index of a row (from 0) to its number in the file, counted from 1; in a text file
+            that is the line it begins on, the header line included.
+        unit: "line" or "row".
+    """
+
+    path: Path
+    table: pa.Table
+    number: Callable[[int], int]
+    unit: str
+
+    def at(self, row: int) -> str:
+        """ "line 12" or "row 12"."""
+        return f"{self.unit} {self.number(row)}"
+
+    def place(self, row: int, column: str = "") -> str:
+        """File, line or row, and column, for an error."""
+        return f"{self.path}, {self.at(row)}" + (f", column {column!r}" if column else "")
+
+    def with_table(self, table: pa.Table) -> Raw:
+        """The same rows with other columns."""
+        return replace(self, table=table)
+
+
+def column_names(path: Path, text: TextFormat) -> list[str]:
+    """Names of a file's columns, without reading its rows.
+
+    Raises:
+        DataError: the file is missing, empty, or not what its name says.
+    """
+    kind = _kind(path, text)
+    if kind == "parquet":
+        return _parquet(path).schema_arrow.names  # type: ignore[no-any-return]
+    if kind == "json":
+        return json_columns(path)
+    return list(_header(path, _resolved(path, text)))
+
+
+def read_raw(path: Path, text: TextFormat, columns: Sequence[str], setting: str = "data.columns") -> Raw:
+    """Read the given columns of a file.
+
+    Args:
+        path: .parquet, .jsonl, .csv, .tsv, or any text file where ``text`` has a separator.
+        text: how it is written, where it is text.
+        columns: names of the columns that are needed.
+        setting: the configuration section that maps columns, named in the error about a missing one.
+
+    Raises:
+        DataError: the file is missing, empty, not what its name says, lacks a column, or has ragged rows.
+    """
+    kind = _kind(path, text)
+    present = column_names(path, text)
+    for name in columns:
+        if name not in present:
+            raise _missing(path, name, present, setting, kind)
+    wanted = list(dict.fromkeys(columns))
+    if kind == "parquet":
+        table = _parquet(path).read(columns=wanted)
+        raw = Raw(path, table, lambda row: row + 1, "row")
+    elif kind == "json":
+        table, lines = read_json_lines(path, wanted)
+        raw = Raw(path, table, lambda row: int(lines[row]), "line")
+    else:
+        resolved = _resolved(path, text)
+        raw = _split_text(path, resolved, wanted) if len(resolved.separator or "") > 1 else _csv(path, resolved, wanted)
+    if raw.table.num_rows == 0:
+        raise DataError("has no rows", where=str(path), expected="a header and at least one row")
+    return raw
+
+
+def _kind(path: Path, text: TextFormat) -> str:
+    """ "parquet", "json" or "text", after checking that the file's first bytes agree with its name."""
+    if not path.exists():
+        beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError("this file does not exist", where=str(path), mend=did_you_mean(path.name, beside))
+    if path.is_dir():
+        raise DataError("this is a folder", where=str(path), expected="a file")
+    with path.open("rb") as handle:
+        start = handle.read(4096)
+    if not start.strip():
+        raise DataError("this file is empty", where=str(path), expected="a header and at least one row")
+    suffix = path.suffix.lower()
+    kind = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"}.get(
+        suffix, "text"
+    )
+    if kind == "text" and suffix not in (".csv", ".tsv") and text.separator is None:
+        raise DataError(
+            f"the ending {suffix!r} does not say how the file is written",
+            where=str(path),
+            expected=".parquet, .csv, .tsv or .jsonl",
+            mend="For any other text file set data.separator.",
+        )
+    holds = _looks_like(start)
+    if holds and holds != {"parquet": "Parquet", "json": "JSON"}.get(kind):
+        raise DataError(
+            f"holds {holds}, not what its name says",
+            where=str(path),
+            expected={"parquet": "Parquet", "json": "one JSON object a line", "text": "plain text"}[kind],
+            mend="Rename it to the ending that fits, or unpack it.",
+        )
+    if kind == "parquet" and not holds:
+        raise DataError("is not a Parquet file", where=str(path), mend="Rename it to the ending that fits.")
+    if kind == "json" and not holds:
+        raise DataError(f"begins with {_shown(start)}", where=f"{path}, line 1", expected="one JSON object a line")
+    return kind
+
+
+def _looks_like(start: bytes) -> str:
+    """What the first bytes say; "" for plain text."""
+    for magic, name in ((b"PAR1", "Parquet"), (b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "a zip archive")):
+        if start.startswith(magic):
+            return name
+    head = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page"
+    if head.startswith(b"{"):
+        return "JSON"
+    if head.startswith(b"[") and head[1:].lstrip().startswith(b"{"):
+        return "a JSON array"
+    return "binary data" if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
+
+
+def _shown(start: bytes) -> str:
+    return repr(start[:20].decode("utf-8", "replace"))
+
+
+def _missing(path: Path, name: str, present: Sequence[str], setting: str, kind: str) -> DataError:
+    where = f"{path}, line 1" if kind == "text" else str(path)
+    found = f"has no column {name!r}; its columns are {', '.join(map(repr, present))}"
+    if len(present) == 1 and kind == "text":
+        for separator in (";", "\t", "|", "::", ","):
+            if separator in present[0]:
+                return DataError(found, where=where, mend=f"It looks separated by {separator!r}: set data.separator.")
+    if kind == "text" and all(any(char.isdigit() for char in one) for one in present):
+        return DataError(found, where=where, mend="If the first line is data, give the names in data.header.")
+    near = did_you_mean(name, present)
+    hint = near + " " if near.startswith("Did") else ""
+    return DataError(found, where=where, mend=f"{hint}Map your names in [{setting}].")
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"cannot be read as Parquet ({error})", where=str(path)) from None
+
+
+def _resolved(path: Path, text: TextFormat) -> TextFormat:
+    """The same format with the separator that the file's ending implies."""
+    separator = text.separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    return replace(text, separator=separator)
+
+
+def _lines(path: Path, text: TextFormat) -> Iterator[str]:
+    """Decoded lines with their ends, byte order mark removed."""
+    encoding = "utf-8-sig" if text.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else text.encoding
+    number = 0
+    try:
+        with path.open(encoding=encoding, newline="\n") as handle:
+            for number, line in enumerate(handle, start=1):  # noqa: B007 - the number is for the error below
+                yield line
+    except LookupError:
+        raise DataError(f"there is no encoding {text.encoding!r}", where="data.encoding") from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the byte 0x{error.object[error.start]:02x} is not {text.encoding}",
+            where=f"{path}, after line {number}",
+            mend="Set data.encoding, for instance to 'latin-1'.",
+        ) from None
+
+
+def _records(path: Path, text: TextFormat) -> Iterator[tuple[int, list[str]]]:
+    """(line it begins on, fields) of each record, blank lines skipped; slow, for headers and for errors."""
+    assert text.separator is not None
+    lines = _lines(path, text)
+    if len(text.separator) > 1:
+        for number, line in enumerate(lines, start=1):
+            if stripped := line.rstrip("\r\n"):
+                yield number, stripped.split(text.separator)
+        return
+    reader = csv.reader(lines, delimiter=text.separator, quoting=csv.QUOTE_MINIMAL if text.quoting else csv.QUOTE_NONE)
+    before = 0
+    try:
+        for fields in reader:
+            if fields:
+                yield before + 1, fields
+            before = reader.line_num
+    except csv.Error as error:
+        raise DataError(f"cannot be split into fields ({error})", where=f"{path}, line {before + 1}") from None
+
+
+def _header(path: Path, text: TextFormat) -> tuple[str, ...]:
+    """Column names; where they are given, the first record must have as many fields."""
+    number, first = next(_records(path, text), (1, []))
+    names = text.header or tuple(name.strip() for name in first)
+    if len(names) != len(first):
+        raise DataError(
+            f"the line has {len(first)} fields, data.header {len(names)} names",
+            where=f"{path}, line {number}",
+            expected="as many names as fields",
+        )
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"two columns are called {twice[0]!r}", where=f"{path}, line {number}")
+    return names
+
+
+def _csv(path: Path, text: TextFormat, columns: list[str]) -> Raw:
+    """A file with a separator of one character, through Arrow."""
+    names = _header(path, text)
+    blank = next(_records(path, text))[0] - 1
+    try:
+        table = pacsv.read_csv(
+            path,
+            read_options=pacsv.ReadOptions(
+                column_names=list(names),
+                skip_rows=blank,
+                skip_rows_after_names=0 if text.header else 1,
+                encoding=text.encoding,
+            ),
+            parse_options=pacsv.ParseOptions(
+                delimiter=text.separator,
+                quote_char='"' if text.quoting else False,
+                newlines_in_values=text.quoting,
+            ),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                include_columns=columns,
+                strings_can_be_null=False,
+            ),
+        )
+    except (pa.ArrowException, UnicodeError, LookupError) as error:
+        _raise_ragged(_records(path, text), path, len(names), text)
+        raise DataError(f"cannot be read ({error})", where=str(path)) from None
+
+    def number(row: int) -> int:
+        wanted = row + (0 if text.header else 1)
+        return next(line for index, (line, _) in enumerate(_records(path, text)) if index == wanted)
+
+    return Raw(path, table, number, "line")
+
+
+def _split_text(path: Path, text: TextFormat, columns: list[str]) -> Raw:
+    """A file with a separator of several characters."""
+    names = _header(path, text)
+    lines = pc.utf8_rtrim(pa.array(list(_lines(path, text)), pa.large_string()), characters="\r\n")
+    filled = np.flatnonzero(np.asarray(pc.not_equal(lines, "")))
+    filled = filled if text.header else filled[1:]
+    fields = pc.split_pattern(lines.take(pa.array(filled)), text.separator)
+    if (np.asarray(pc.list_value_length(fields)) != len(names)).any():
+        _raise_ragged(_records(path, text), path, len(names), text)
+    grid = {
+        name: pc.list_element(fields, names.index(name)).cast(pa.string()) if len(fields) else pa.array([], pa.string())
+        for name in columns
+    }
+    return Raw(path, pa.table(grid), lambda row: int(filled[row]) + 1, "line")
+
+
+def _raise_ragged(records: Iterable[tuple[int, list[str]]], path: Path, width: int, text: TextFormat) -> None:
+    """Raise for the first record with another number of fields; return where there is none."""
+    for number, fields in records:
+        if len(fields) != width:
+            shown = (text.separator or "").join(fields)
+            raise DataError(
+                f"the line has {len(fields)} fields ({shown[:80]!r})",
+                where=f"{path}, line {number}",
+                expected=f"{width}, as in the first line",
+                mend="A field that holds the separator must stand in double quotes"
+                + ("; if quotes are ordinary characters here, set data.quoting = false." if text.quoting else "."),
+            )

@@ -1,0 +1,79 @@
+"""One JSON object a line: Arrow's reader where it can, Python's where types are mixed or a line is broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pajson
+
+from conrec.arrays import Array
+from conrec.errors import DataError
+
+__all__ = ["json_columns", "read_json_lines"]
+
+
+def json_columns(path: Path) -> list[str]:
+    """Keys of the objects on the first thousand lines, in order of their first occurrence."""
+    keys: dict[str, None] = {}
+    for index, (_, row) in enumerate(_objects(path)):
+        keys.update(dict.fromkeys(row))
+        if index >= 1000:
+            break
+    return list(keys)
+
+
+def read_json_lines(path: Path, columns: Sequence[str]) -> tuple[pa.Table, Array]:
+    """The given keys of each object, null where an object lacks one; and the line of each row, int64 [rows].
+
+    Raises:
+        DataError: a line is not a JSON object.
+    """
+    with path.open("rb") as handle:
+        lines = np.asarray([number for number, line in enumerate(handle, start=1) if line.strip()], dtype=np.int64)
+    try:
+        table = pajson.read_json(path, parse_options=pajson.ParseOptions(newlines_in_values=False))
+        if table.num_rows == len(lines):
+            return pa.table({name: table[name] for name in columns}), lines
+    except (pa.ArrowException, KeyError):
+        pass
+    rows = [row for _, row in _objects(path)]
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in columns}), lines
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, object) of each line that is not blank."""
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except ValueError as error:
+                raise DataError(
+                    f"is not JSON ({error})",
+                    where=f"{path}, line {number}",
+                    expected="one JSON object a line",
+                ) from None
+            if not isinstance(row, dict):
+                raise DataError(
+                    f"holds {type(row).__name__}, not an object",
+                    where=f"{path}, line {number}",
+                    expected="one JSON object a line",
+                )
+            yield number, row
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Values of one key; mixed scalars become text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array(
+            [one if one is None or isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values],
+            pa.string(),
+        )

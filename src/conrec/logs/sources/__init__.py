@@ -1,0 +1,51 @@
+"""Where logs come from; one module a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conrec.config import DataConfig
+from conrec.errors import ConfigError, did_you_mean
+from conrec.logs.sources import ml100k, movietweetings, table
+from conrec.logs.sources.base import Description, Loaded, Source
+
+__all__ = ["SOURCES", "Description", "Loaded", "Source", "describe", "fetch", "load"]
+
+SOURCES = {one.description.name: one for one in (ml100k.SOURCE, movietweetings.SOURCE, table.SOURCE)}
+
+
+def load(config: DataConfig) -> Loaded:
+    """Read and clean the log that the configuration names, fetching it first where that is needed.
+
+    Raises:
+        ConfigError: there is no such source, or its settings do not fit.
+        DataError: its files cannot be fetched or used.
+    """
+    return _source(config.source).load(config)
+
+
+def fetch(name: str, config: DataConfig) -> Path:
+    """Bring the files of a public source into the cache.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        ConfigError: there is no such source, or it has nothing to fetch.
+        DataError: no origin could be reached.
+    """
+    getter = _source(name).fetch
+    if getter is None:
+        raise ConfigError(f"the source {name!r} is your own data, there is nothing to fetch", where="data.source")
+    return getter(config)
+
+
+def describe() -> tuple[Description, ...]:
+    """All sources in words."""
+    return tuple(one.description for one in SOURCES.values())
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise ConfigError(f"there is no source {name!r}", where="data.source", mend=did_you_mean(name, SOURCES))
+    return SOURCES[name]

@@ -1,0 +1,67 @@
+"""Anybody's own log: an events file and an items file with a column mapping and a rule to feedback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conrec.artefacts import hash_file
+from conrec.config import DataConfig
+from conrec.errors import ConfigError
+from conrec.logs.catalogue import clean_items
+from conrec.logs.counts import Counts
+from conrec.logs.files import TextFormat, column_names, read_raw
+from conrec.logs.sources.base import Description, Loaded, Source
+from conrec.logs.validation import clean_events, feedback_column
+
+__all__ = ["SOURCE", "load"]
+
+
+def load(config: DataConfig) -> Loaded:
+    """The events and items that the configuration names.
+
+    Raises:
+        ConfigError: a file is not named, or the mapping or the rule to feedback is incomplete.
+        DataError: a file cannot be used as it is.
+    """
+    events_path = _path(config.events, "data.events")
+    items_path = _path(config.items, "data.items")
+    items_text = _text(config, config.items_separator or config.separator, config.items_header)
+    chosen = config.item_columns
+    optional = (chosen.text, chosen.category, chosen.description, chosen.image)
+    wanted = [chosen.item_id, chosen.title, *(one for one in optional if one is not None)]
+    raw_items = read_raw(items_path, items_text, wanted, "data.item_columns")
+    items, item_counts = clean_items(raw_items, chosen, config)
+
+    events_text = _text(config, config.separator, config.header)
+    columns = feedback_column(config.columns, column_names(events_path, events_text))
+    values = (columns.rating, columns.event, columns.feedback)
+    needed = [columns.user_id, columns.item_id, columns.timestamp, *(one for one in values if one is not None)]
+    raw_events = read_raw(events_path, events_text, needed)
+    events, event_counts = clean_events(raw_events, columns, config, items)
+    hashes = {path.name: hash_file(path) for path in (events_path, items_path)}
+    return Loaded("table", events, items, Counts(event_counts, item_counts), hashes)
+
+
+def _path(path: Path | None, key: str) -> Path:
+    if path is None:
+        raise ConfigError("a table source needs this file", where=key, expected="a path")
+    return path.expanduser()
+
+
+def _text(config: DataConfig, separator: str | None, header: list[str] | None) -> TextFormat:
+    return TextFormat(separator, tuple(header) if header else None, config.encoding, config.quoting)
+
+
+SOURCE = Source(
+    Description(
+        "table",
+        "your own log: events and items as Parquet, CSV, TSV, JSON lines or text with any separator",
+        "yours",
+        "data.feedback: thresholds for ratings, a table of event names, or a column that holds -1, 0, 1",
+        "yours",
+        "data.events and data.items",
+        "horizon_days = 7; 31 where times are known by month only",
+    ),
+    load,
+    None,
+)
