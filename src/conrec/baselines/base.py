@@ -23,7 +23,7 @@ class CatalogueScorer(ABC):
     """A `conrec.recommender.Recommender` made of one method, `scores`.
 
     A query's answer depends on that query and on events strictly before it, on nothing else: neither on the
-    queries beside it nor on their order (``tests/baselines/conformance.py`` holds every model to this).
+    queries beside it nor on their order (``tests/conformance.py`` holds every model to this).
     """
 
     @abstractmethod
