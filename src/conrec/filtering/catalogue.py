@@ -1,0 +1,160 @@
+"""What the filter knows of the items: their semantic IDs and their embeddings rebuilt from the codebooks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32
+
+from conrec.arrays import Array
+from conrec.artefacts import read_tensors
+from conrec.errors import ArtefactError
+from conrec.items.semantic_ids import LEVELS, SemanticIds, read_semantic_ids
+
+__all__ = ["FilterCatalogue", "hash_semantic_ids", "max_similarity"]
+
+DECIMALS = 6
+"""Similarities are rounded to this many decimals, so that the order of summation never decides about a candidate."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterCatalogue:
+    """The items of a run as the filter sees them, in the order of the catalogue.
+
+    Attributes:
+        item_ids: str [items].
+        sids: their raw and resolved codes.
+        rebuilt: float32 [items, d], unit rows rebuilt from the *raw* codes; cosine is the dot product.
+        sid_hash: hash of item IDs and codes, see `hash_semantic_ids`.
+    """
+
+    item_ids: tuple[str, ...]
+    sids: SemanticIds
+    rebuilt: Array
+    sid_hash: str
+    _index: dict[str, int]
+    _order: Array
+    _keys: Array
+
+    @classmethod
+    def load(cls, run_folder: Path) -> FilterCatalogue:
+        """Read ``items/semantic_ids.parquet`` and ``items/rebuilt.safetensors`` of a run.
+
+        Raises:
+            ArtefactError: one of them is missing, damaged, or they do not belong together.
+        """
+        item_ids, sids = read_semantic_ids(run_folder / "items" / "semantic_ids.parquet")
+        path = run_folder / "items" / "rebuilt.safetensors"
+        tensors = read_tensors(path)
+        if "rebuilt" not in tensors:
+            raise ArtefactError(f"holds {sorted(tensors)}", where=str(path), expected="the tensor 'rebuilt'")
+        return cls.build(item_ids, sids, tensors["rebuilt"], str(path))
+
+    @classmethod
+    def build(
+        cls, item_ids: tuple[str, ...], sids: SemanticIds, rebuilt: Array, where: str = "rebuilt"
+    ) -> FilterCatalogue:
+        """Put the parts together and check that they fit.
+
+        Raises:
+            ArtefactError: another number of rows than items, or rows that are not of length 1.
+        """
+        if rebuilt.ndim != 2 or len(rebuilt) != len(item_ids) or rebuilt.dtype != np.float32:
+            raise ArtefactError(
+                f"a {rebuilt.dtype} tensor of shape {rebuilt.shape}",
+                where=where,
+                expected=f"float32 of {len(item_ids)} rows, one for each item of semantic_ids.parquet",
+            )
+        length = np.linalg.norm(rebuilt, axis=1)
+        wrong = np.flatnonzero(~(np.abs(length - 1) < 1e-3))
+        if len(wrong):
+            raise ArtefactError(
+                f"row {wrong[0]} has length {length[wrong[0]]:.4f}", where=where, expected="rows of length 1"
+            )
+        keys = _keys(sids.resolved, sids.codebook_size)
+        order = np.argsort(keys)
+        index = {item_id: row for row, item_id in enumerate(item_ids)}
+        return cls(item_ids, sids, rebuilt, hash_semantic_ids(item_ids, sids), index, order, keys[order])
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def indices(self, item_ids: Iterable[str | None]) -> Int32[Array, " items"]:
+        """Catalogue index of each item ID, -1 where it is unknown or null."""
+        return np.asarray([-1 if one is None else self._index.get(one, -1) for one in item_ids], dtype=np.int32)
+
+    def items_of(self, codes: Int[Array, "*rows 3"]) -> Int32[Array, "*rows"]:
+        """Catalogue index of each resolved semantic ID, -1 where no item has it (negative codes included)."""
+        flat = codes.reshape(-1, LEVELS)
+        if not len(self._keys):
+            return np.full(codes.shape[:-1], -1, dtype=np.int32)
+        size = self.sids.codebook_size
+        wanted = _keys(flat, size)
+        at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
+        hit = ((flat >= 0) & (flat < size)).all(axis=1) & (self._keys[at] == wanted)
+        return np.where(hit, self._order[at], -1).astype(np.int32).reshape(codes.shape[:-1])
+
+    def sid_text(self, item: int) -> str | None:
+        """Text of an item's resolved semantic ID, ``a_5 b_2 c_9``; None for -1."""
+        return None if item < 0 else self.sids.text(item)
+
+
+def max_similarity(
+    rebuilt: Float32[Array, "items d"],
+    predicted: Int[Array, "sets K"],
+    sets: Int[Array, " pairs"],
+    items: Int[Array, " pairs"],
+) -> tuple[Float32[Array, " pairs"], Int32[Array, " pairs"]]:
+    """``max_{i in predict set} sim(candidate, i)`` of each pair (predict set, candidate), and the i that gives it.
+
+    The paper's Deployment section. The dot products are summed in float64 and rounded to six decimals, so that a
+    pair has the same similarity in whatever block and on whatever machine it is computed.
+
+    Args:
+        rebuilt: unit rows.
+        predicted: items of each predict set, best first, -1 for none.
+        sets: row of ``predicted`` for each pair; -1 for none.
+        items: candidate of each pair; -1 for none.
+
+    Returns:
+        The similarity (NaN where the pair has no candidate, no set or an empty one) and the item of the predict set
+        that is nearest, -1 where there is none; ties go to the better rank.
+    """
+    similarity = np.full(len(items), np.nan, dtype=np.float32)
+    nearest = np.full(len(items), -1, dtype=np.int32)
+    known = np.flatnonzero((sets >= 0) & (items >= 0))
+    known = known[np.argsort(sets[known], kind="stable")]
+    groups, starts = np.unique(sets[known], return_index=True)
+    for group, begin, end in zip(groups, starts, np.append(starts, len(known))[1:], strict=True):
+        pairs = known[begin:end]
+        members = predicted[group]
+        members = members[members >= 0]
+        if not len(members):
+            continue
+        table = rebuilt[items[pairs]].astype(np.float64) @ rebuilt[members].astype(np.float64).T
+        table = np.round(table, DECIMALS)
+        best = table.argmax(axis=1)
+        similarity[pairs] = table[np.arange(len(pairs)), best]
+        nearest[pairs] = members[best]
+    return similarity, nearest
+
+
+def hash_semantic_ids(item_ids: Iterable[str], sids: SemanticIds) -> str:
+    """SHA-256 of item IDs, raw and resolved codes and the codebook size; whatever file format they are kept in."""
+    digest = hashlib.sha256(f"conrec semantic ids 1\n{sids.codebook_size}\n".encode())
+    for item_id in item_ids:
+        text = item_id.encode()
+        digest.update(len(text).to_bytes(4, "little") + text)
+    digest.update(np.ascontiguousarray(sids.codes, dtype="<i4").tobytes())
+    digest.update(np.ascontiguousarray(sids.resolved, dtype="<i4").tobytes())
+    return digest.hexdigest()
+
+
+def _keys(codes: Array, size: int) -> Array:
+    """One int64 for each row of codes, in lexicographic order."""
+    wide = codes.astype(np.int64)
+    return (wide[:, 0] * size + wide[:, 1]) * size + wide[:, 2]

@@ -1,0 +1,139 @@
+"""The threshold of a filter: how it is chosen, and the file that keeps it with its trade-off."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from math import floor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from conrec.arrays import Array
+from conrec.artefacts import read_json, write_json
+from conrec.errors import ArtefactError
+
+__all__ = ["Threshold", "TradeOff", "choose_threshold", "read_threshold", "trade_off", "write_threshold"]
+
+CURVE_POINTS = 101
+
+
+@dataclass(frozen=True, slots=True)
+class TradeOff:
+    """What one threshold would have cost and brought on validation data.
+
+    Attributes:
+        threshold: similarities above it are dropped.
+        false_filter_rate: share of the liked candidates that it drops, None without any.
+        caught: share of the disliked candidates that it drops, None without any.
+    """
+
+    threshold: float
+    false_filter_rate: float | None
+    caught: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A calibrated threshold, ``RUN/filter/MODEL.json``.
+
+    Attributes:
+        model: name of the row.
+        threshold: candidates with a similarity above it are dropped; None keeps everything.
+        bound: the false-filter rate that was allowed (`filter.false_filter_rate`).
+        statement: in words, what was found.
+        anchors: validation anchors that were read.
+        users: their users.
+        positives: n, liked candidates with a similarity; each is one chance of a false filter.
+        false_filters: how many of them the threshold drops.
+        negatives: disliked candidates with a similarity.
+        caught: how many of them the threshold drops.
+        sid_hash: hash of the SID table.
+        curve: the trade-off over thresholds, rising.
+    """
+
+    model: str
+    threshold: float | None
+    bound: float
+    statement: str
+    anchors: int
+    users: int
+    positives: int
+    false_filters: int
+    negatives: int
+    caught: int
+    sid_hash: str
+    curve: tuple[TradeOff, ...]
+
+
+def choose_threshold(positives: Float32[Array, " positives"], bound: float) -> float | None:
+    """The smallest threshold with ``(false filters + 1) / (n + 1) <= bound``; None where there is none.
+
+    A false filter is a liked candidate whose similarity is above the threshold. The added ones are the correction
+    of conformal risk control for a sample of finite size: for liked candidates that are exchangeable with the n
+    that were seen, the expected share of false filters is then at most ``bound``. (Candidates of one user hang
+    together, so the interval over users that `conrec.filtering.calibration` gives on test data is the one to trust.)
+
+    >>> choose_threshold(np.asarray([0.1, 0.2, 0.9], dtype=np.float32), 0.5)  # (1 + 1) / (3 + 1) <= 0.5
+    0.20000000298023224
+    >>> choose_threshold(np.asarray([0.1, 0.2, 0.9], dtype=np.float32), 0.2)  # (0 + 1) / (3 + 1) > 0.2
+
+    Args:
+        positives: similarities of liked candidates, no NaN.
+        bound: allowed rate, in (0, 1).
+    """
+    n = len(positives)
+    allowed = floor(bound * (n + 1))
+    while (allowed + 1) / (n + 1) > bound:  # the product above may have been rounded up, or be what it says
+        allowed -= 1
+        if allowed < 0:
+            return None
+    return float(np.sort(positives)[n - 1 - allowed])
+
+
+def trade_off(
+    positives: Float32[Array, " positives"], negatives: Float32[Array, " negatives"], points: int = CURVE_POINTS
+) -> tuple[TradeOff, ...]:
+    """The curve of false-filter rate and share of dislikes caught, over thresholds at quantiles of both together."""
+    both = np.concatenate([positives, negatives])
+    if not len(both):
+        return ()
+    thresholds = np.unique(np.quantile(both, np.linspace(0, 1, points), method="inverted_cdf"))
+    thresholds = np.concatenate([np.asarray([-1.0]), thresholds.astype(np.float64)])
+    return tuple(
+        TradeOff(threshold, share_above(positives, threshold), share_above(negatives, threshold))
+        for threshold in np.unique(thresholds).tolist()
+    )
+
+
+def share_above(values: Float32[Array, " values"], threshold: float | None) -> float | None:
+    """Share of values above a threshold (None: none is), None where there are no values."""
+    if not len(values):
+        return None
+    return 0.0 if threshold is None else float((values > np.float32(threshold)).mean())
+
+
+def write_threshold(run_folder: Path, threshold: Threshold) -> None:
+    """Write ``RUN/filter/MODEL.json``."""
+    write_json(run_folder / "filter" / f"{threshold.model}.json", asdict(threshold))
+
+
+def read_threshold(run_folder: Path, model: str, sid_hash: str | None = None) -> Threshold:
+    """Read what `write_threshold` wrote.
+
+    Raises:
+        ArtefactError: the file is missing, damaged, or was calibrated on another SID table than ``sid_hash``.
+    """
+    path = run_folder / "filter" / f"{model}.json"
+    value = read_json(path)
+    names = [field.name for field in fields(Threshold)]
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise ArtefactError("is not the calibration of a filter", where=str(path), expected=", ".join(names))
+    number = value["threshold"]
+    if number is not None and not isinstance(number, int | float):
+        raise ArtefactError(f"threshold = {number!r}", where=str(path), expected="a number, or null to keep everything")
+    if sid_hash is not None and value["sid_hash"] != sid_hash:
+        raise ArtefactError(
+            "was calibrated with another SID table", where=str(path), mend="Run the filter stage of this run once more."
+        )
+    return Threshold(**{**value, "curve": tuple(TradeOff(**point) for point in value["curve"])})

@@ -1,0 +1,202 @@
+"""The predict-set store: what goes in comes out, and what is damaged is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conrec.arrays import Array
+from conrec.artefacts import hash_file
+from conrec.errors import ArtefactError, DataError
+from conrec.filtering import store as store_module
+from conrec.filtering.store import PredictSetStore, write_store
+
+
+def fill(folder: Path, users: list[str], codes: Array, scores: Array, sid_hash: str = "h", at: int = 7) -> None:
+    write_store(folder, users, codes, scores, model="m", sid_hash=sid_hash, codebook_size=64, written_at=at)
+
+
+def random_sets(n: int, slots: int = 20, seed: int = 0) -> tuple[Array, Array]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 64, (n, slots, 3)).astype(np.int32), rng.normal(size=(n, slots)).astype(np.float32)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=800), unique=True, max_size=6), st.integers(1, 25))
+def test_what_goes_in_comes_out(tmp_path_factory: pytest.TempPathFactory, users: list[str], slots: int) -> None:
+    users = [user.encode("utf-8", "ignore").decode() or f"u{place}" for place, user in enumerate(users)]
+    users = list(dict.fromkeys(users))
+    folder = tmp_path_factory.mktemp("store")
+    codes, scores = random_sets(len(users), slots)
+    fill(folder, users, codes, scores)
+    with PredictSetStore.open(folder, "h") as store:
+        assert len(store) == len(users)
+        assert sorted(store.user_ids()) == sorted(users)
+        for row, user in enumerate(users):
+            found = store.get(user)
+            assert found is not None
+            np.testing.assert_array_equal(found.codes, codes[row])
+            np.testing.assert_array_equal(found.scores, scores[row])
+        assert store.get("nobody of this name") is None
+
+
+def test_empty_slots_are_left_out_and_an_empty_set_is_a_known_user(tmp_path: Path) -> None:
+    codes = np.asarray([[[1, 2, 3], [-1, -1, -1], [4, 5, 6]], [[-1, -1, -1]] * 3])
+    fill(tmp_path / "s", ["a", "b"], codes, np.asarray([[0.5, np.nan, 0.25], [np.nan] * 3]))
+    store = PredictSetStore.open(tmp_path / "s")
+    first, second = store.get("a"), store.get("b")
+    assert first is not None
+    assert first.texts() == ["a_1 b_2 c_3", "a_4 b_5 c_6"]
+    assert first.scores.tolist() == [0.5, 0.25]
+    assert second is not None
+    assert len(second) == 0
+
+
+def test_meta_says_what_it_is(tmp_path: Path) -> None:
+    fill(tmp_path / "s", ["a"], *random_sets(1))
+    meta = PredictSetStore.open(tmp_path / "s", "h").meta
+    assert (meta.model, meta.sid_hash, meta.codebook_size, meta.written_at, meta.count, meta.slots) == (
+        ("m", "h", 64, 7, 1, 20)
+    )
+
+
+def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
+    """Read by other code, from the description alone."""
+    long = "ü" * 400
+    fill(tmp_path / "s", ["ann", long], np.asarray([[[1, 2, 3]], [[4, 5, 6]]]), np.asarray([[0.5], [-2.0]]))
+    header = json.loads((tmp_path / "s" / "store.json").read_text())
+    file = str(tmp_path / "s" / header["file"])
+    with lmdb.open(file, readonly=True, lock=False, subdir=False) as environment, environment.begin() as transaction:
+        content = dict(transaction.cursor())
+    assert struct.unpack("<HHHf", content.pop(b"uann")) == (1, 2, 3, 0.5)
+    assert json.loads(content.pop(b"meta")) == header["meta"]
+    ((key, value),) = content.items()
+    assert key == b"h" + hashlib.sha256(long.encode()).digest()
+    assert struct.unpack("<HHHf", value[:10]) == (4, 5, 6, -2.0)
+    assert value[10:].decode() == long
+
+
+def test_the_same_content_gives_the_same_bytes_in_any_order(tmp_path: Path) -> None:
+    users = [f"user {number}" for number in range(3000)]
+    codes, scores = random_sets(3000)
+    fill(tmp_path / "a", users, codes, scores)
+    order = np.random.default_rng(1).permutation(3000)
+    fill(tmp_path / "b", [users[row] for row in order], codes[order], scores[order])
+    assert hash_file(tmp_path / "a") == hash_file(tmp_path / "b")
+    size = next((tmp_path / "a").glob("*.mdb")).stat().st_size
+    assert size < 3000 * 200 * 1.3, "the file is trimmed to its content"
+
+
+def test_a_store_is_replaced_and_readers_of_the_old_one_go_on(tmp_path: Path) -> None:
+    fill(tmp_path / "s", ["a"], *random_sets(1))
+    old = PredictSetStore.open(tmp_path / "s")
+    (tmp_path / "s" / ".deadbeef.tmp").write_bytes(b"left by a killed writer")
+    fill(tmp_path / "s", ["b"], *random_sets(1, seed=1))
+    assert old.get("a") is not None
+    new = PredictSetStore.open(tmp_path / "s")
+    assert new.get("a") is None
+    assert new.get("b") is not None
+    assert len(list((tmp_path / "s").iterdir())) == 2
+
+
+def test_a_writer_that_fails_leaves_the_old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "s", ["a"], *random_sets(1))
+    before = hash_file(tmp_path / "s")
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("hash_file", "write_json"):
+        with monkeypatch.context() as patch:
+            patch.setattr(store_module, name, full_disk)
+            with pytest.raises(OSError, match="No space"):
+                fill(tmp_path / "s", ["b"], *random_sets(1, seed=1))
+        store = PredictSetStore.open(tmp_path / "s")
+        assert store.get("a") is not None
+    fill(tmp_path / "s", ["a"], *random_sets(1))
+    assert hash_file(tmp_path / "s") == before
+
+
+def test_two_readers_in_one_process(tmp_path: Path) -> None:
+    fill(tmp_path / "s", ["a"], *random_sets(1))
+    first, second = PredictSetStore.open(tmp_path / "s"), PredictSetStore.open(tmp_path / "s")
+    first.close()
+    assert second.get("a") is not None
+    with pytest.raises(ArtefactError, match="was closed"):
+        first.get("a")
+
+
+def test_damage_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    with pytest.raises(ArtefactError, match="there is no predict-set store"):
+        PredictSetStore.open(folder)
+    fill(folder, ["a", "b"], *random_sets(2))
+    with pytest.raises(ArtefactError, match="SID table"):
+        PredictSetStore.open(folder, "another")
+    data, header = next(folder.glob("*.mdb")), folder / "store.json"
+    whole, text = data.read_bytes(), header.read_text()
+    data.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArtefactError, match=f"has {len(whole) // 2} bytes; expected {len(whole)}"):
+        PredictSetStore.open(folder)
+    data.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    with pytest.raises(ArtefactError, match="checksum"):
+        PredictSetStore.open(folder)
+    data.unlink()
+    with pytest.raises(ArtefactError, match="is missing"):
+        PredictSetStore.open(folder)
+    data.write_bytes(whole)
+    for damaged, says in (
+        ("{", "JSON"),
+        ("[]", "not the header"),
+        (text.replace("conrec-predict-sets", "other"), "not the header"),
+        (text.replace('"version": 1', '"version": 2'), "format version 2"),
+        (text.replace('"bytes"', '"octets"'), "damaged"),
+        (text.replace(data.name, "../" + data.name), "damaged"),
+        (text.replace('"model": "m"', '"model": 3'), "damaged"),
+        (text.replace('"model": "m"', '"model": "n"'), "not that of store.json"),
+    ):
+        assert damaged != text
+        header.write_text(damaged)
+        with pytest.raises(ArtefactError, match=says):
+            PredictSetStore.open(folder)
+    header.unlink()
+    with pytest.raises(ArtefactError, match=r"store\.json: this file is missing"):
+        PredictSetStore.open(folder)
+
+
+def test_a_file_that_is_not_lmdb_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "s", ["a"], *random_sets(1))
+    data, header = next((tmp_path / "s").glob("*.mdb")), tmp_path / "s" / "store.json"
+    content = json.loads(header.read_text())
+    data.write_bytes(os.urandom(content["bytes"]))
+    content["sha256"] = hash_file(data)
+    header.write_text(json.dumps(content))
+    with pytest.raises(ArtefactError, match="cannot be opened as LMDB"):
+        PredictSetStore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("users", "codes", "says"),
+    [
+        (["a", "a"], [[[1, 1, 1]], [[1, 1, 1]]], "comes twice"),
+        (["a"], [[[1, 1, 1]], [[1, 1, 1]]], "one row for each user"),
+        (["a"], [[[1, 64, 1]]], "codes from 0 to 63"),
+        (["a"], [[[1, -1, 1]]], "or -1 in all three"),
+        ([""], [[[1, 1, 1]]], "user ID is empty"),
+    ],
+)
+def test_wrong_content_is_refused(tmp_path: Path, users: list[str], codes: list[list[list[int]]], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        fill(tmp_path / "s", users, np.asarray(codes), np.zeros((len(codes), 1)))
+    with pytest.raises(DataError, match="NaN"):
+        fill(tmp_path / "s", ["a"], np.asarray([[[1, 1, 1]]]), np.asarray([[np.nan]]))
+    assert not (tmp_path / "s").exists()
