@@ -1,0 +1,1 @@
+"""The language model: backbone, prompts, the shared-prompt token tree, generation, training stages."""

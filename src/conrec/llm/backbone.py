@@ -1,0 +1,220 @@
+"""A Hugging Face causal language model whose vocabulary also holds the semantic-ID tokens.
+
+The same code serves a Qwen3 model made from scratch (its text tokenizer trained on the catalogue)
+and any causal LM by name or folder. Either is saved as an ordinary Hugging Face folder.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from conrec.config import BackboneConfig
+from conrec.errors import ConfigError, MissingExtraError
+from conrec.items.semantic_ids import LETTERS
+
+try:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        PreTrainedTokenizerFast,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
+except ImportError as error:  # the extra is not there
+    raise MissingExtraError("transformers", "train") from error
+
+__all__ = ["DISLIKED", "LIKED", "Backbone", "build_backbone", "load_backbone"]
+
+DISLIKED, LIKED = "<disliked>", "<liked>"
+END, PADDING = "<|end|>", "<|pad|>"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model, its tokenizer, and where the semantic-ID tokens lie.
+
+    Attributes:
+        model: a `transformers` causal LM.
+        tokenizer: its tokenizer, with one token for every code, ``<a_0>`` … ``<c_63>``.
+        codebook_size: codes per level.
+        code_offset: token id of code 0 of each level; the codes of a level are contiguous.
+        disliked: token id of the sign before a disliked item, and the cue for the next one.
+        liked: token id of the sign before a liked item.
+        pad: token id for padding.
+    """
+
+    model: Any
+    tokenizer: Any
+    codebook_size: int
+    code_offset: tuple[int, ...]
+    disliked: int
+    liked: int
+    pad: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    def head(self, hidden: Float[Tensor, "*n d"], level: int) -> Float[Tensor, "*n codes"]:
+        """Logits of the codes of one level; only those rows of the language-model head are multiplied."""
+        head = self.model.get_output_embeddings()
+        rows = slice(self.code_offset[level], self.code_offset[level] + self.codebook_size)
+        bias = None if getattr(head, "bias", None) is None else head.bias[rows]
+        return torch.nn.functional.linear(hidden, head.weight[rows], bias)
+
+    def clone(self) -> Backbone:
+        """An independent copy that shares the tokenizer."""
+        return Backbone(
+            copy.deepcopy(self.model),
+            self.tokenizer,
+            self.codebook_size,
+            self.code_offset,
+            self.disliked,
+            self.liked,
+            self.pad,
+        )
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of plain text, without special tokens."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    @property
+    def end(self) -> int:
+        """Token id that ends a generated text."""
+        end: int = self.tokenizer.eos_token_id
+        return end
+
+    def save(self, folder: Path) -> None:
+        """Write an ordinary Hugging Face folder (safetensors)."""
+        self.model.save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+
+
+def build_backbone(
+    config: BackboneConfig, codebook_size: int, titles: Sequence[str], instructions: Sequence[str], seed: int
+) -> Backbone:
+    """The untrained model of a run.
+
+    Args:
+        config: a name or folder of a causal LM, or the sizes of a Qwen3 model from scratch.
+        codebook_size: codes per level.
+        titles: titles of the training items; a tokenizer from scratch is trained on them.
+        instructions: the fixed sentences of all prompts; each becomes few tokens.
+        seed: of the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.name is None:
+            tokenizer = _train_tokenizer(titles, instructions, config.vocabulary)
+            tokens = _add_tokens(tokenizer, codebook_size)
+            model = Qwen3ForCausalLM(
+                Qwen3Config(
+                    vocab_size=len(tokenizer),
+                    hidden_size=config.hidden_size,
+                    intermediate_size=config.intermediate_size,
+                    num_hidden_layers=config.layers,
+                    num_attention_heads=config.heads,
+                    num_key_value_heads=config.key_value_heads,
+                    head_dim=config.hidden_size // config.heads,
+                    max_position_embeddings=4096,
+                    tie_word_embeddings=True,
+                    attention_dropout=0.0,
+                    bos_token_id=None,
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            )
+        else:
+            tokenizer, model = _from_hub(config.name)
+            tokens = _add_tokens(tokenizer, codebook_size)
+            # Padded vocabularies already have spare rows; only too small a matrix grows.
+            if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+                model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+    return _wrap(model, tokenizer, codebook_size, tokens)
+
+
+def load_backbone(folder: Path, codebook_size: int, device: torch.device | str = "cpu") -> Backbone:
+    """Read a folder that `Backbone.save` wrote."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    return _wrap(model.to(device), tokenizer, codebook_size, _token_names(codebook_size))
+
+
+def _token_names(codebook_size: int) -> list[str]:
+    return [DISLIKED, LIKED] + [f"<{letter}_{code}>" for letter in LETTERS for code in range(codebook_size)]
+
+
+def _add_tokens(tokenizer: Any, codebook_size: int) -> list[str]:
+    names = _token_names(codebook_size)
+    tokenizer.add_tokens([AddedToken(name, normalized=False, special=False) for name in names])
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return names
+
+
+def _wrap(model: Any, tokenizer: Any, codebook_size: int, names: list[str]) -> Backbone:
+    ids = tokenizer.convert_tokens_to_ids(names)
+    offsets = [ids[2 + level * codebook_size] for level in range(len(LETTERS))]
+    expected = [offset + code for offset in offsets for code in range(codebook_size)]
+    if ids[2:] != expected:
+        raise ConfigError("the tokenizer does not hold the semantic-ID tokens in one stretch", where="backbone")
+    for scaling in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(model.config, scaling, None) not in (None, 1.0):
+            raise ConfigError(
+                f"the model rescales its logits ({scaling})",
+                where="backbone.name",
+                mend="Such models are not supported; take a Qwen, Llama, SmolLM or Mistral model.",
+            )
+    if getattr(model.config, "use_sliding_window", False) or (
+        getattr(model.config, "sliding_window", None) and not hasattr(model.config, "use_sliding_window")
+    ):
+        raise ConfigError(
+            "the model attends through a sliding window",
+            where="backbone.name",
+            mend="The token tree needs full attention; take a model without a sliding window.",
+        )
+    return Backbone(model, tokenizer, codebook_size, tuple(offsets), ids[0], ids[1], tokenizer.pad_token_id)
+
+
+def _from_hub(name: str) -> tuple[Any, Any]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"the causal LM {name!r} cannot be loaded ({reason})",
+            where="backbone.name",
+            mend="Give the name of a model on the Hugging Face hub, or a folder that holds one.",
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"the tokenizer of {name!r} has no end-of-text token", where="backbone.name")
+    return tokenizer, model
+
+
+def _train_tokenizer(titles: Sequence[str], instructions: Sequence[str], vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer of at most ``vocabulary`` text tokens; any text can be written in it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=max(vocabulary, 300),
+        special_tokens=[END, PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # The instructions stand in every prompt: repeated, their words become single tokens.
+    tokenizer.train_from_iterator([*titles, *list(instructions) * max(1, len(titles) // 10)], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PADDING)

@@ -1,0 +1,99 @@
+"""The language model as a row of the table: beams for the top K, log-probabilities for candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from conrec.arrays import Array
+from conrec.config import Context
+from conrec.items.eligible import EligibleTrie
+from conrec.items.trie import Trie
+from conrec.llm.backbone import Backbone
+from conrec.llm.curriculum import blocked_items
+from conrec.llm.generation import beam_search, log_probabilities
+from conrec.llm.prompts import PromptBuilder
+from conrec.logs.log import Log
+from conrec.progress import meter
+from conrec.recommender import Queries, Ranking
+
+__all__ = ["GenerativeRecommender"]
+
+
+@dataclass(frozen=True)
+class GenerativeRecommender:
+    """A trained backbone that answers with items of the trie (a `conrec.recommender.Recommender`).
+
+    Attributes:
+        backbone: the model.
+        prompts: builds its prompts.
+        trie: the catalogue.
+        context: what of a history the prompts show.
+        batch_size: prompts read at a time.
+    """
+
+    backbone: Backbone
+    prompts: PromptBuilder
+    trie: Trie
+    context: Context
+    batch_size: int
+
+    def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
+        """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item."""
+        items = np.full((len(queries), k), -1, dtype=np.int32)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        for rows, prompts in self._batches(log, queries, "generating"):
+            blocked = blocked_items(log, queries.user[rows], queries.timestamp[rows], history_eligible)
+            trie = EligibleTrie(self.trie, blocked.to(self.backbone.device))
+            found, score = beam_search(self.backbone, prompts, trie, k)
+            items[rows], scores[rows] = found.cpu().numpy(), score.cpu().numpy()
+        return Ranking(items, scores)
+
+    def score(self, log: Log, queries: Queries, candidates: Array) -> Array:
+        """See `conrec.recommender.Recommender.score`; the score is the log-probability of the item."""
+        scores = np.full(candidates.shape, -np.inf, dtype=np.float32)
+        for rows, prompts in self._batches(log, queries, "scoring candidates"):
+            scores[rows] = self._score(prompts, candidates[rows])
+        return scores
+
+    def _score(self, prompts: list[list[int]], candidates: Array) -> Array:
+        """Log-probability of each candidate, float32 [B, C]; -inf for -1."""
+        items = torch.from_numpy(candidates.astype(np.int64)).to(self.backbone.device)
+        blocked = torch.zeros(len(prompts), self.trie.n_items, dtype=torch.bool, device=self.backbone.device)
+        with torch.no_grad():
+            logs = log_probabilities(
+                self.backbone, prompts, EligibleTrie(self.trie, blocked), self.trie.codes[items.clamp(min=0)]
+            ).sum(-1)
+        scores: Array = logs.masked_fill(items < 0, -torch.inf).float().cpu().numpy()
+        return scores
+
+    def _batches(self, log: Log, queries: Queries, description: str) -> Iterator[tuple[Array, list[list[int]]]]:
+        """Rows and prompts, in batches of similar length, behind a progress bar."""
+        prompts = [
+            self.prompts.next_negative(log, user, timestamp, self.context)
+            for user, timestamp in zip(queries.user.tolist(), queries.timestamp.tolist(), strict=True)
+        ]
+        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+        return _batched(order, prompts, self.batch_size, description)
+
+    def choose(self, options: Array) -> Array:
+        """Position of the most probable of the options of each alignment choice, int64 [n], from options [n, 4]."""
+        prompts = [self.prompts.choice(row) for row in options.tolist()]
+        chosen = np.empty(len(options), dtype=np.int64)
+        for rows, batch in _batched(np.arange(len(options)), prompts, self.batch_size * 4, "four-way choices"):
+            chosen[rows] = self._score(batch, options[rows]).argmax(1)
+        return chosen
+
+
+def _batched(
+    order: Array, prompts: list[list[int]], size: int, description: str
+) -> Iterator[tuple[Array, list[list[int]]]]:
+    """Stretches of ``order`` with their prompts."""
+    with meter(description, len(order)) as tick:
+        for begin in range(0, len(order), size):
+            rows = order[begin : begin + size]
+            yield rows, [prompts[row] for row in rows]
+            tick(len(rows))
