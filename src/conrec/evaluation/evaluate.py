@@ -24,7 +24,7 @@ from conrec.evaluation.predictions import read_candidate_scores, read_prediction
 from conrec.evaluation.significance import Bootstrap
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log
-from conrec.logs.schema import ANCHORS, EVENTS, ITEMS
+from conrec.logs.schema import ANCHORS, EVENTS, ITEMS, SPLITS
 from conrec.protocol import Periods
 from conrec.recommender import Ranking
 
@@ -65,7 +65,10 @@ class RunData:
 
 
 def read_run_data(run_folder: Path) -> RunData:
-    """Read ``RUN/data``.
+    """Read the files of ``RUN/data`` that the public contract names, and no others.
+
+    A run that somebody else's code wrote can then be evaluated too (`conrec.logs.prepare.read_prepared` also
+    wants the Swing neighbours, which no metric needs).
 
     Raises:
         ArtefactError: a file is missing or damaged, or two of them disagree about users or items.
@@ -74,6 +77,14 @@ def read_run_data(run_folder: Path) -> RunData:
     events = read_parquet(data / "events.parquet", EVENTS)
     items = read_parquet(data / "items.parquet", ITEMS)
     table = read_parquet(data / "anchors.parquet", ANCHORS)
+    strange = np.flatnonzero(~np.isin(table["split"].to_pylist(), SPLITS))
+    if len(strange):
+        row = int(strange[0])
+        raise ArtefactError(
+            f"split {table['split'][row].as_py()!r}",
+            where=f"{data / 'anchors.parquet'}, row {row}",
+            expected=f"one of {', '.join(SPLITS)}",
+        )
     cuts = read_json(data / "periods.json")
     try:
         periods = Periods(int(cuts["validation"]), int(cuts["test"]), int(cuts["end"]))
