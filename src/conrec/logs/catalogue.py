@@ -52,9 +52,9 @@ def clean_items(raw: Raw, columns: ItemColumns, config: DataConfig) -> tuple[pa.
             or too many rows are refused.
     """
     refusals = Refusals(raw)
+    title = _texts(raw, columns.title)
     ids, there = ids_of(raw, columns.item_id)
     refusals.refuse(~there, "empty item id", lambda row: f"title {title[row]!r}")
-    title = _texts(raw, columns.title)
     category = _categories(raw, columns.category, config.category_separator)
     text, description, image = (_texts(raw, one) for one in (columns.text, columns.description, columns.image))
     names = ids.to_pylist()

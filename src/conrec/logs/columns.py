@@ -19,7 +19,7 @@ EARLIEST = 631_152_000
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """Parts of a second in each unit of a timestamp."""
 _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-_INTEGER = r"^\s*-?\d{1,18}(\.0*)?\s*$"
+_INTEGER = r"^\s*-?([1-8]\d{18}|\d{1,18})(\.0*)?\s*$"  # what int64 holds
 _NUMBER = r"^\s*-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import subprocess
 import sys
@@ -116,8 +117,13 @@ def download(url: str, target: Path, *, checksum: str = "", timeout: float = 10.
                     out.write(block)
                     if digest:
                         digest.update(block)
-        except (urllib.error.URLError, OSError, ValueError) as error:
+                length, written = answer.headers.get("Content-Length"), out.tell()
+        except urllib.error.HTTPError as error:
+            raise DataError(f"cannot be downloaded (HTTP {error.code} {error.reason})", where=url) from None
+        except (http.client.HTTPException, OSError, ValueError) as error:
             raise DataError(f"cannot be downloaded ({getattr(error, 'reason', error)})", where=url) from None
+        if length is not None and written != int(length):
+            raise DataError(f"broke off after {written:,} bytes", where=url, expected=f"{int(length):,}")
         if digest and digest.hexdigest() != expected:
             raise DataError(f"has the {kind} checksum {digest.hexdigest()}", where=url, expected=expected)
 

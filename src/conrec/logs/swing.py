@@ -103,14 +103,33 @@ def gts(anchors: Anchors, swing: SwingTable) -> Ragged:
     negative that brings them and of falling similarity. A neighbour that the user likes within the same
     window stays out: the reward would otherwise praise and punish the same item.
     """
-    rows: list[Array] = []
-    for negatives, positives in zip(anchors.future_negatives, anchors.future_positives, strict=True):
-        near = np.concatenate([negatives[:0], *(swing.neighbours[int(item)] for item in negatives)])
-        near = near[~np.isin(near, positives)]
-        everything = np.concatenate([negatives, near])
-        _, first = np.unique(everything, return_index=True)
-        rows.append(everything[np.sort(first)])
-    return Ragged.from_rows(rows)
+    negatives, positives = anchors.future_negatives, anchors.future_positives
+    n_items = len(swing.neighbours)
+    anchor = _row_of_each(negatives)
+    near, source = _expanded(swing.neighbours, negatives.values)
+    key = anchor[source] * n_items + near
+    liked = _row_of_each(positives) * n_items + positives.values
+    near, source = near[~np.isin(key, liked)], source[~np.isin(key, liked)]
+    items = np.concatenate([negatives.values, near])
+    rows = np.concatenate([anchor, anchor[source]])
+    _, first = np.unique(rows * n_items + items, return_index=True)  # future negatives stand before neighbours
+    first = first[np.lexsort((first, rows[first]))]
+    offsets = np.zeros(len(anchors) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows[first], minlength=len(anchors)), out=offsets[1:])
+    return Ragged(offsets, items[first].astype(np.int32))
+
+
+def _row_of_each(ragged: Ragged) -> Array:
+    """Row that each value stands in, int64 [values]."""
+    return np.repeat(np.arange(len(ragged), dtype=np.int64), ragged.lengths)
+
+
+def _expanded(ragged: Ragged, rows: Array) -> tuple[Array, Array]:
+    """The values of the given rows one after another, and the position in ``rows`` that each came from."""
+    lengths = ragged.lengths[rows]
+    source = np.repeat(np.arange(len(rows)), lengths)
+    within = np.arange(len(source)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return ragged.values[ragged.offsets[rows][source] + within], source
 
 
 def write_swing(path: Path, swing: SwingTable, log: Log) -> None:

@@ -86,9 +86,10 @@ def feedback_column(columns: EventColumns, present: list[str]) -> EventColumns:
     Raises:
         ConfigError: none or several of them.
     """
-    given: list[str] = [name for name in ("rating", "event", "feedback") if getattr(columns, name) is not None]
+    kinds = ("rating", "event", "feedback")
+    given: list[str] = [name for name in kinds if getattr(columns, name) is not None]
     if not given:
-        found = [name for name in ("rating", "event", "feedback") if name in present]
+        found: list[str] = [name for name in kinds if name in present]
         columns = columns.model_copy(update={name: name for name in found})
         given = found
     if len(given) != 1:
