@@ -1,0 +1,179 @@
+"""Stages that finish or leave nothing behind: what went in is hashed, what came out is renamed into place.
+
+A stage is finished when its manifest is there, fits what goes in now, and what came out is unchanged.
+Anything else, a kill at any moment or a full disk among the reasons, makes the same command do the stage
+again from its beginning; since every stage depends on its inputs, settings and seed alone, the end is the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from conrec import __version__
+from conrec.artefacts import hash_file, hash_json, read_json, write_json
+from conrec.errors import ArtefactError, RunLockedError
+from conrec.progress import console
+
+__all__ = ["Pipeline", "Stage", "locked", "replacing_folder"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: what the user reads.
+        manifest: path of its manifest, relative to the run.
+        inputs: files and folders it reads, relative to the run.
+        outputs: files and folders it writes, relative to the run.
+        settings: JSON value of every setting that its result depends on.
+        work: writes the outputs.
+    """
+
+    name: str
+    manifest: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    settings: Any
+    work: Callable[[], None]
+
+
+@dataclass
+class Pipeline:
+    """Runs stages in order in one folder.
+
+    Attributes:
+        folder: of the run.
+        seconds: duration of each stage, taken from its manifest where it was finished before.
+    """
+
+    folder: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+    _hashes: dict[tuple[str, int, int], str] = field(default_factory=dict)
+
+    def run(self, stages: Sequence[Stage]) -> None:
+        """Run every stage that is not finished, and print a line for each.
+
+        Raises:
+            ArtefactError: a stage ended without writing what it promises.
+        """
+        for number, stage in enumerate(stages, start=1):
+            head = f"[{number:>2}/{len(stages)}] {stage.name:<34}"
+            key = self._key(stage)
+            done = self._finished(stage, key)
+            if done is not None:
+                self.seconds[stage.name] = done
+                console.print(f"{head} finished before ({done:.1f} s)", highlight=False)
+                continue
+            console.print(head, highlight=False)
+            path = self.folder / stage.manifest
+            path.unlink(missing_ok=True)
+            begin = time.perf_counter()
+            stage.work()
+            seconds = round(time.perf_counter() - begin, 2)
+            missing = [name for name in stage.outputs if not (self.folder / name).exists()]
+            if missing:
+                raise ArtefactError(f"the stage {stage.name!r} did not write it", where=str(self.folder / missing[0]))
+            write_json(
+                path,
+                {
+                    "stage": stage.name,
+                    "key": key,
+                    "version": __version__,
+                    "settings": stage.settings,
+                    "inputs": {name: self._hash(name) for name in stage.inputs},
+                    "outputs": {name: self._hash(name) for name in stage.outputs},
+                    "seconds": seconds,
+                },
+            )
+            self.seconds[stage.name] = seconds
+            console.print(f"{head} {seconds:6.1f} s", highlight=False)
+        write_json(self.folder / "timings.json", self.seconds)
+
+    def _key(self, stage: Stage) -> str:
+        """What the stage's result depends on, as one hash."""
+        inputs = {name: self._hash(name) for name in stage.inputs}
+        return hash_json([stage.name, __version__, stage.settings, inputs, list(stage.outputs)])
+
+    def _finished(self, stage: Stage, key: str) -> float | None:
+        """Seconds that the stage took, where its manifest and outputs fit."""
+        path = self.folder / stage.manifest
+        if not path.is_file():
+            return None
+        try:
+            manifest = read_json(path)
+            outputs = manifest["outputs"]
+            if manifest["key"] != key:
+                console.print(
+                    f"        {stage.name}: settings, inputs or version changed; it runs again", highlight=False
+                )
+                return None
+            if any(not (self.folder / name).exists() or self._hash(name) != value for name, value in outputs.items()):
+                console.print(
+                    f"        {stage.name}: its files were changed or removed; it runs again", highlight=False
+                )
+                return None
+            return float(manifest["seconds"])
+        except (ArtefactError, KeyError, TypeError, ValueError):
+            return None
+
+    def _hash(self, name: str) -> str:
+        """Hash of a file or folder of the run; files are read again only when their size or time changed."""
+        path = self.folder / name
+        if not path.exists():
+            return "absent"
+        files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+        stats = [(one, one.stat()) for one in files]
+        token = (name, sum(stat.st_size for _, stat in stats), max((stat.st_mtime_ns for _, stat in stats), default=0))
+        if token not in self._hashes:
+            self._hashes[token] = hash_file(path)
+        return self._hashes[token]
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``folder`` when the block ends well."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run's lock, and clear away what a killed process left under temporary names.
+
+    Raises:
+        RunLockedError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunLockedError(
+            "another process is working in this run", where=str(folder), mend="Wait for it, or give another --out."
+        ) from None
+    try:
+        for left in [*folder.glob(".*.tmp*"), *folder.glob("*/.*.tmp*"), *folder.glob("*/*/.*.tmp*")]:
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()

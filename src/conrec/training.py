@@ -1,0 +1,176 @@
+"""Training of the rows of the table that learn: what each starts from, and on what it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from conrec.artefacts import write_json
+from conrec.baselines.lc_rec import LC_REC_CONTEXT, lc_rec_stretches
+from conrec.baselines.sasrec import fit_sasrec
+from conrec.config import Context, GrpoStageConfig
+from conrec.llm.backbone import Backbone, build_backbone
+from conrec.llm.curriculum import RewardSamples, Stage, clean, draw_samples, train_stage
+from conrec.llm.prompts import INSTRUCTIONS, Stretch
+from conrec.llm.rewards import FutureReward
+from conrec.llm.samples import (
+    Choices,
+    alignment_choices,
+    alignment_stretches,
+    history_stretches,
+    translation_stretches,
+)
+from conrec.llm.sft import Curve, train_supervised
+from conrec.pipeline import replacing_folder
+from conrec.seeds import derive, generator
+from conrec.workspace import Workspace, device_of
+
+__all__ = ["Trainer", "held_out_choices"]
+
+
+def held_out_choices(space: Workspace) -> Choices:
+    """Four-way choices from the validation and test periods; no model has learned from them."""
+    periods, log = space.prepared.periods, space.prepared.log
+    sure = space.item_negatives > space.config.alignment.disliked_by_more_than
+    rng = generator(space.config.run.seed, "held-out choices")
+    return alignment_choices(log, periods.validation, periods.end, sure, space.config.alignment.held_out, rng)
+
+
+class Trainer:
+    """Trains one model after another into ``models/NAME``.
+
+    Args:
+        space: the run.
+    """
+
+    def __init__(self, space: Workspace) -> None:
+        self.space = space
+        self.config = space.config
+
+    def seed(self, *purpose: str | int) -> int:
+        """A seed of this run for a purpose."""
+        return derive(self.config.run.seed, *purpose)
+
+    def sasrec(self, name: str) -> None:
+        """SASRec on negatives."""
+        data = self.space.prepared
+        model = fit_sasrec(
+            data.log, data.anchors, data.periods, self.config.sasrec, self.config.protocol, self.seed(name)
+        )
+        with replacing_folder(self.space.folder / "models" / name) as folder:
+            model.save(folder)
+            write_json(folder / "curve.json", model.curve)
+
+    def translation(self, name: str) -> None:
+        """A new backbone, trained to translate between semantic IDs and titles."""
+        space, config = self.space, self.config.translation
+        items = np.flatnonzero(space.trained_items)
+        titles = [space.titles[item] for item in items]
+        backbone = build_backbone(
+            self.config.backbone, space.items.codebook_size, titles, INSTRUCTIONS, self.seed("backbone")
+        )
+        backbone.model.to(device_of(self.config))
+        curve = train_supervised(
+            backbone,
+            translation_stretches(space.prompts(backbone), space.titles, items),
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            seed=self.seed(name),
+            description="translation",
+        )
+        self._save(name, backbone, curve)
+
+    def alignment(self, name: str, start: str) -> None:
+        """Item-level alignment on four-way choices of the training period."""
+        space, config = self.space, self.config.alignment
+        backbone = space.backbone(start)
+        sure = space.item_negatives > config.disliked_by_more_than
+        rng = generator(self.config.run.seed, "alignment choices")
+        log, end = space.prepared.log, space.prepared.periods.validation
+        choices = alignment_choices(log, None, end, sure, config.samples, rng)
+        curve = train_supervised(
+            backbone,
+            alignment_stretches(space.prompts(backbone), choices),
+            epochs=1,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            seed=self.seed(name),
+            description="item-level alignment",
+        )
+        self._save(name, backbone, curve)
+
+    def next_negative(self, name: str, start: str) -> None:
+        """Warm-up SFT on next-negative samples, with and without likes in between."""
+        space = self.space
+        backbone = space.backbone(start)
+        log, end = space.prepared.log, space.prepared.periods.validation
+        prompts = space.prompts(backbone)
+        stretches = [
+            *history_stretches(prompts, log, end, "negative"),
+            *history_stretches(prompts, log, end, "both"),
+        ]
+        self._save(name, backbone, self._sft(name, backbone, stretches, "negative"))
+
+    def lc_rec(self, name: str, start: str) -> None:
+        """A row of `LC_REC_CONTEXT`."""
+        space = self.space
+        backbone = space.backbone(start)
+        data, items = space.prepared, np.flatnonzero(space.trained_items)
+        prompts = space.prompts(backbone)
+        stretches = lc_rec_stretches(name, prompts, data.log, data.periods.validation, space.titles, items)
+        self._save(name, backbone, self._sft(name, backbone, stretches, LC_REC_CONTEXT[name]))
+
+    def _sft(self, name: str, backbone: Backbone, stretches: list[Stretch], context: Context) -> Curve:
+        config = self.config.sft
+        return train_supervised(
+            backbone,
+            stretches,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            seed=self.seed(name),
+            description=name,
+            evaluations=config.evaluations,
+            evaluate=lambda: self.space.validation_fhr(backbone, context),
+        )
+
+    def grpo(self, name: str, start: str, number: int) -> None:
+        """One stage of Progressive GRPO (counted from 0); the model it starts from is the reference and the cleaner."""
+        space, config = self.space, self.config.grpo
+        stage_config: GrpoStageConfig = config.stages[number]
+        backbone = space.backbone(start)
+        stage = Stage(
+            space.prepared.log,
+            space.prompts(backbone),
+            space.trie,
+            FutureReward(space.rebuilt, config.penalty),
+            stage_config.context,
+            self.config.protocol.history_eligible,
+        )
+        anchors = space.prepared.anchors.of_split("train")
+        seed = self.seed(name)
+        samples = draw_samples(
+            anchors, space.gts(anchors), stage.prompts, stage.log, stage_config.context, stage_config.samples, seed
+        )
+        notes: dict[str, int] = {"samples": len(samples)}
+        if config.clean and number > 0:
+            samples, notes["augmented"] = clean(backbone, stage, samples, config.clean_similarity, config.batch_size)
+        validation = space.validation
+        judged = RewardSamples(
+            validation.user, validation.timestamp, space.gts(validation), validation.future_positives
+        )
+        curve = train_stage(
+            backbone, backbone.clone(), stage, samples, judged, config, stage_config, seed, f"GRPO {number + 1}"
+        )
+        self._save(name, backbone, curve, notes)
+
+    def _save(self, name: str, backbone: Backbone, curve: Curve, notes: Mapping[str, object] | None = None) -> None:
+        target: Path = self.space.folder / "models" / name
+        with replacing_folder(target) as folder:
+            backbone.save(folder / "model")
+            write_json(folder / "curve.json", curve.series)
+            if notes is not None:
+                write_json(folder / "notes.json", notes)

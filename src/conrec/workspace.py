@@ -1,0 +1,169 @@
+"""What the stages of a run read, loaded when it is first needed: log, items, prompts, trie, trained models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from conrec.arrays import Array, Ragged
+from conrec.artefacts import read_json, write_json
+from conrec.baselines.lc_rec import LC_REC_CONTEXT
+from conrec.baselines.popularity import LivePopularity, MostDisliked
+from conrec.baselines.sasrec import Sasrec
+from conrec.config import Config, Context
+from conrec.evaluation.metrics import fhr
+from conrec.items.build import ItemSpace, read_items
+from conrec.items.trie import Trie
+from conrec.llm.backbone import Backbone, load_backbone
+from conrec.llm.prompts import PromptBuilder
+from conrec.llm.recommender import GenerativeRecommender
+from conrec.logs.anchors import Anchors
+from conrec.logs.prepare import Prepared, read_prepared
+from conrec.logs.swing import gts
+from conrec.recommender import Recommender
+from conrec.seeds import generator
+
+__all__ = ["CONTEXTS", "Workspace", "device_of"]
+
+CONTEXTS: tuple[Context, ...] = ("recent", "negative", "both")
+VALIDATION_ANCHORS = 500
+"""Validation anchors on which generative models are compared while they train; a seeded sample beyond that."""
+
+
+def device_of(config: Config) -> str:
+    """The torch device of a run."""
+    if config.run.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.run.device
+
+
+@dataclass
+class Workspace:
+    """A run folder and its configuration.
+
+    Attributes:
+        folder: of the run.
+        config: resolved.
+    """
+
+    folder: Path
+    config: Config
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The prepared log."""
+        return read_prepared(self.folder)
+
+    @cached_property
+    def items(self) -> ItemSpace:
+        """Semantic IDs and rebuilt embeddings."""
+        return read_items(self.folder)
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """Title of each item; the item's ID where it has none."""
+        table = self.prepared.items
+        pairs = zip(table["title"].to_pylist(), table["item_id"].to_pylist(), strict=True)
+        return [title or item_id for title, item_id in pairs]
+
+    @cached_property
+    def trained_items(self) -> Array:
+        """bool [items]: items with an event in the training period; all that is learned of items is learned of these."""
+        log, periods = self.prepared.log, self.prepared.periods
+        seen = np.zeros(log.n_items, dtype=bool)
+        seen[log.before(periods.validation).item] = True
+        return seen
+
+    @cached_property
+    def item_negatives(self) -> Array:
+        """Negatives of each item in the training period, int64 [items]."""
+        return self.prepared.log.before(self.prepared.periods.validation).negative_counts()[1]
+
+    @cached_property
+    def trie(self) -> Trie:
+        """All semantic IDs."""
+        codes = torch.from_numpy(self.items.semantic_ids.resolved.astype(np.int64))
+        return Trie.from_codes(codes, self.items.codebook_size).to(device_of(self.config))
+
+    @cached_property
+    def rebuilt(self) -> torch.Tensor:
+        """Rebuilt embeddings, float32 [items, d], unit rows."""
+        return torch.from_numpy(np.ascontiguousarray(self.items.rebuilt, dtype=np.float32)).to(device_of(self.config))
+
+    @cached_property
+    def asked(self) -> Anchors:
+        """Validation and test anchors, on which every model is asked."""
+        return self.prepared.anchors.select(self.prepared.anchors.split > 0)
+
+    @cached_property
+    def validation(self) -> Anchors:
+        """Validation anchors for model selection, at most `VALIDATION_ANCHORS`."""
+        anchors = self.prepared.anchors.of_split("validation")
+        if len(anchors) <= VALIDATION_ANCHORS:
+            return anchors
+        chosen = generator(self.config.run.seed, "validation anchors").permutation(len(anchors))[:VALIDATION_ANCHORS]
+        return anchors.select(np.sort(chosen))
+
+    def gts(self, anchors: Anchors) -> Ragged:
+        """Future negatives with their Swing neighbours."""
+        return gts(anchors, self.prepared.swing)
+
+    def prompts(self, backbone: Backbone) -> PromptBuilder:
+        """The prompt builder of a backbone."""
+        return PromptBuilder(backbone, self.items.semantic_ids.resolved, self.config.prompts)
+
+    def generative(self, backbone: Backbone, context: Context) -> GenerativeRecommender:
+        """A backbone as a recommender."""
+        size = self.config.prediction.batch_size
+        return GenerativeRecommender(backbone, self.prompts(backbone), self.trie, context, size)
+
+    def validation_fhr(self, backbone: Backbone, context: Context) -> float:
+        """FHR@20 on the validation anchors."""
+        k = self.config.evaluation.top_k
+        eligible = self.config.protocol.history_eligible
+        model = self.generative(backbone, context)
+        ranking = model.predict(self.prepared.log, self.validation.queries, k, history_eligible=eligible)
+        return float(fhr(ranking.item, self.validation.future_negatives).mean())
+
+    def backbone(self, name: str) -> Backbone:
+        """The trained backbone of a model."""
+        folder = self.folder / "models" / name / "model"
+        backbone = load_backbone(folder, self.items.codebook_size, device_of(self.config))
+        backbone.model.eval()
+        return backbone
+
+    def choose_context(self, name: str, backbone: Backbone) -> Context:
+        """The context in which a CoNRec checkpoint does best on validation, also written beside the model.
+
+        LC-Rec is asked as it was trained. Ties go to the longer context.
+        """
+        if name in LC_REC_CONTEXT:
+            context, values = LC_REC_CONTEXT[name], {}
+        else:
+            values = {one: self.validation_fhr(backbone, one) for one in CONTEXTS}
+            context = max(reversed(CONTEXTS), key=lambda one: values[one])
+        write_json(self.folder / "models" / name / "context.json", {"context": context, "validation_fhr@20": values})
+        return context
+
+    def recommender(self, name: str) -> Recommender:
+        """A trained row of the table, ready to be asked."""
+        if name == "most-disliked":
+            return MostDisliked.fit(self.prepared.log.before(self.prepared.periods.validation))
+        if name == "live-popularity":
+            return LivePopularity(self.config.popularity)
+        folder = self.folder / "models" / name
+        if name == "sasrec":
+            return Sasrec.load(folder)
+        context: Context = read_json(folder / "context.json")["context"]
+        return self.generative(self.backbone(name), context)
+
+    def section(self, *names: str) -> dict[str, object]:
+        """JSON of some sections of the configuration, with seed, threads and device."""
+        run = self.config.run
+        picked = {name: json.loads(getattr(self.config, name).model_dump_json()) for name in names}
+        return {**picked, "seed": run.seed, "threads": torch.get_num_threads(), "device": device_of(self.config)}
