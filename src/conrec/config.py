@@ -71,6 +71,8 @@ class EventColumns(Settings):
     feedback: str | None = None
     """Column that already holds -1, 0 or 1. Exactly one of rating, event and feedback is given;
     where none is, the file's own column of one of these names is taken."""
+    reason: str | None = None
+    """Column of the reason that a user gave; see `FeedbackRule.left_out_reasons`."""
 
 
 class ItemColumns(Settings):
@@ -94,6 +96,9 @@ class FeedbackRule(Settings):
     """Ratings from this one on are positive; what lies between is neutral."""
     events: dict[str, Literal[-1, 0, 1]] = {}
     """Feedback of each event name; a name that is not listed is refused and counted."""
+    left_out_reasons: tuple[str, ...] = ()
+    """Negatives given for one of these reasons say nothing about taste; they are left out and counted
+    (paper: already bought, clickbait price, fake, AI image)."""
 
 
 class DataConfig(Settings):
@@ -195,7 +200,9 @@ class RqVaeConfig(Settings):
     codebook_size: Annotated[int, Field(ge=2)] | None = None
     """Codes per level; None: the power of two at or above the square root of the catalogue's size, from 16 to 8192,
     and no more than the items of the training period can start."""
-    hidden_dims: tuple[int, ...] = (256, 128)
+    hidden_dims: tuple[Positive, ...] = (256,)
+    """Hidden layers of the encoder, mirrored in the decoder. A second one fits the training items better and
+    new items worse (ML-100K titles)."""
     latent_dim: Positive = 64
     commitment_weight: float = 0.25
     """Lambda of the loss."""
@@ -203,11 +210,9 @@ class RqVaeConfig(Settings):
     """Decay of the moving averages behind the codebooks."""
     dead_after: Positive = 10
     """A code is dead, and restarted, after this many epochs without an item."""
-    epochs: Positive = 200
+    epochs: Positive = 150
     batch_size: Positive = 256
     learning_rate: Rate = 1e-3
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay of encoder and decoder."""
 
 
 class BackboneConfig(Settings):

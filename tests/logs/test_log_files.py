@@ -110,7 +110,7 @@ GZIP, ZIP = b"\x1f\x8b\x08\x00", b"PK\x03\x04more"
         ("a.dat", "1::2\n1::2::3\n", TextFormat("::", COLUMNS), ["line 2", "3 fields"]),
         ("a.csv", "a,b,c\n", TextFormat(header=COLUMNS), ["line 1", "3 fields", "2 names"]),
         ("a.csv", "user_id,user_id,item_id\n1,2,3\n", TextFormat(), ["two columns", "'user_id'"]),
-        ("a.csv", b"user_id,item_id\n1,caf\xe9\n", TextFormat(), ["0xe9", "data.encoding"]),
+        ("a.csv", b"user_id,item_id\n1,caf\xe9\n", TextFormat(), ["line 2", "0xe9", "data.encoding"]),
         ("a.dat", b"1::caf\xe9\n", TextFormat("::", COLUMNS), ["0xe9", "data.encoding"]),
         ("a.csv", "user_id,item_id\n1,2\n", TextFormat(encoding="klingon"), ["klingon", "data.encoding"]),
         ("a.csv", b"PAR1....", TextFormat(), ["holds Parquet", "not what its name says"]),
@@ -151,3 +151,9 @@ def test_quotes_can_be_ordinary_characters(tmp_path: Path) -> None:
     raw = read_raw(path, TextFormat(quoting=False), COLUMNS)
     assert raw.table["item_id"].to_pylist() == ['"Weird Al', "x"]
     assert raw.number(1) == 3
+
+
+def test_text_in_two_bytes_a_letter(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "user_id,item_id\nu1,é\n".encode("utf-16"))
+    raw = read_raw(path, TextFormat(encoding="utf-16"), COLUMNS)
+    assert raw.table.to_pylist() == [{"user_id": "u1", "item_id": "é"}]

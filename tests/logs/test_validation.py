@@ -192,6 +192,18 @@ def test_event_names() -> None:
         clean_events(raw, EventColumns(event="event"), DataConfig(), ITEMS, NOW)
 
 
+def test_negatives_for_some_reasons_are_left_out_and_counted() -> None:
+    raw = raw_of({"user_id": ["u"] * 4, "item_id": ["i0", "i1", "i2", "i3"], "timestamp": [T] * 4,
+                  "feedback": [-1, -1, -1, 1], "reason": ["bought", "bought", None, "bought"]})  # fmt: skip
+    rule = FeedbackRule(left_out_reasons=("bought",))
+    columns = EventColumns(feedback="feedback", reason="reason")
+    events, counts = clean_events(raw, columns, DataConfig(feedback=rule, max_refused=0.1), ITEMS, NOW)
+    assert events["item_id"].to_pylist() == ["i2", "i3"]
+    assert counts.refused == {"reason left out": 2}
+    events, _ = clean_events(raw, columns, DataConfig(), ITEMS, NOW)
+    assert events.num_rows == 4
+
+
 @pytest.mark.parametrize("values", [["-1", "0", "1", "2"], [-1, 0, 1, 3], [-1.0, 0.0, 1.0, 0.5]])
 def test_feedback_as_it_is(values: Any) -> None:
     raw = raw_of({"user_id": ["u"] * 4, "item_id": ["i0", "i1", "i2", "i3"], "timestamp": [T] * 4, "feedback": values})

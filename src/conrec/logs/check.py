@@ -112,10 +112,9 @@ def check_files(paths: Sequence[Path], config: DataConfig | None = None) -> Repo
         return Report(tuple(files), facts, ("No events file was given.",))
 
     columns = feedback_column(config.columns, column_names(events_path, _text(config)))
-    value = columns.rating or columns.event or columns.feedback
-    raw = read_raw(
-        events_path, _text(config), [columns.user_id, columns.item_id, columns.timestamp, *([value] if value else [])]
-    )
+    values = (columns.rating, columns.event, columns.feedback, columns.reason)
+    needed = [columns.user_id, columns.item_id, columns.timestamp, *(one for one in values if one is not None)]
+    raw = read_raw(events_path, _text(config), needed)
     if items is None:
         advice.append("No items file was given: whether each event's item is known was not checked.")
         known = pc.drop_null(strings_of(raw, columns.item_id).unique())

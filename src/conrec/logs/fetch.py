@@ -63,13 +63,13 @@ def fetch_first(name: str, folder: Path, origins: Sequence[Origin], by_hand: str
         return folder
     failures: list[str] = []
     for origin in origins:
-        console.print(f"  fetching {name} from {origin.name}", highlight=False)
+        console.print(f"  fetching {name} from {origin.name}", highlight=False, markup=False, soft_wrap=True)
         try:
             _fetch(origin, folder)
             return folder
         except ConrecError as error:
             failures.append(f"{origin.name}: {error.found}")
-            console.print(f"  {failures[-1]}", highlight=False, markup=False)
+            console.print(f"  {failures[-1]}", highlight=False, markup=False, soft_wrap=True)
     tried = "; ".join(f"({number}) {failure}" for number, failure in enumerate(failures, start=1))
     raise DataError(f"could not be fetched; tried {tried}", where=f"data set {name!r}", mend=by_hand)
 

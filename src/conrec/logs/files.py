@@ -202,19 +202,28 @@ def _resolved(path: Path, text: TextFormat) -> TextFormat:
 def _lines(path: Path, text: TextFormat) -> Iterator[str]:
     """Decoded lines with their ends, byte order mark removed."""
     encoding = "utf-8-sig" if text.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else text.encoding
-    number = 0
     try:
         with path.open(encoding=encoding, newline="\n") as handle:
-            for number, line in enumerate(handle, start=1):  # noqa: B007 - the number is for the error below
-                yield line
+            yield from handle
     except LookupError:
         raise DataError(f"there is no encoding {text.encoding!r}", where="data.encoding") from None
     except UnicodeDecodeError as error:
         raise DataError(
             f"the byte 0x{error.object[error.start]:02x} is not {text.encoding}",
-            where=f"{path}, after line {number}",
+            where=f"{path}, line {_undecodable(path, encoding)}",
             mend="Set data.encoding, for instance to 'latin-1'.",
         ) from None
+
+
+def _undecodable(path: Path, encoding: str) -> int:
+    """The first line whose bytes are not text in ``encoding``."""
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError:
+                return number
+    return 1  # only together with other lines, in encodings of several bytes a letter
 
 
 def _records(path: Path, text: TextFormat) -> Iterator[tuple[int, list[str]]]:

@@ -38,10 +38,19 @@ class Refusals:
         self.noted: dict[str, int] = {}
         self.examples: dict[str, str] = {}
         self.first: dict[str, int] = {}
+        self.asked = 0
 
-    def refuse(self, wrong: Array, reason: str, shown: Callable[[int], str]) -> None:
-        """Refuse the rows of the mask ``wrong`` that are still kept; ``shown`` says what stands in a row."""
+    def refuse(self, wrong: Array, reason: str, shown: Callable[[int], str], *, asked: bool = False) -> None:
+        """Refuse the rows of the mask ``wrong`` that are still kept.
+
+        Args:
+            wrong: bool [rows].
+            reason: under which they are counted.
+            shown: says what stands in a row.
+            asked: whether the user asked for it; such rows are no sign of a broken file.
+        """
         self._count(self.refused, wrong & self.kept, reason, shown)
+        self.asked += int((wrong & self.kept).sum()) if asked else 0
         self.kept = self.kept & ~wrong
 
     def note(self, odd: Array, remark: str, shown: Callable[[int], str]) -> None:
@@ -59,7 +68,7 @@ class Refusals:
         """
         rows, kept = len(self.kept), int(self.kept.sum())
         counts = FileCounts(self.raw.path.name, rows, kept, self.refused, self.noted, self.examples)
-        if rows - kept > most * rows or not kept:
+        if rows - kept - self.asked > most * rows or not kept:
             worst = max(self.refused, key=lambda reason: self.refused[reason])
             listed = ", ".join(f"{n} {reason}" for reason, n in self.refused.items())
             raise DataError(
@@ -136,6 +145,10 @@ def clean_events(
         lambda row: f"{value(columns.timestamp)(row)} ({_moment(int(seconds[row]))})",
     )
     feedback = _feedback(raw, columns, config.feedback, refusals)
+    if columns.reason is not None and config.feedback.left_out_reasons:
+        left_out = pa.array(config.feedback.left_out_reasons, pa.string())
+        given = np.asarray(pc.is_in(strings_of(raw, columns.reason), value_set=left_out))
+        refusals.refuse((feedback == NEGATIVE) & given, "reason left out", value(columns.reason), asked=True)
     known = np.asarray(pc.is_in(item, value_set=items["item_id"].combine_chunks()))
     example = items["item_id"][0].as_py() if items.num_rows else ""
     refusals.refuse(

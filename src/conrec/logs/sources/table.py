@@ -34,7 +34,7 @@ def load(config: DataConfig) -> Loaded:
 
     events_text = _text(config, config.separator, config.header)
     columns = feedback_column(config.columns, column_names(events_path, events_text))
-    values = (columns.rating, columns.event, columns.feedback)
+    values = (columns.rating, columns.event, columns.feedback, columns.reason)
     needed = [columns.user_id, columns.item_id, columns.timestamp, *(one for one in values if one is not None)]
     raw_events = read_raw(events_path, events_text, needed)
     events, event_counts = clean_events(raw_events, columns, config, items)
