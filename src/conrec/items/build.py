@@ -1,0 +1,87 @@
+"""The stage that turns a catalogue into semantic IDs and rebuilt embeddings: everything in ``RUN/items``."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow as pa
+from jaxtyping import Bool
+
+from conrec.arrays import Array
+from conrec.artefacts import write_json, write_tensors
+from conrec.config import Config
+from conrec.errors import DataError, MissingExtraError
+from conrec.items.diagnostics import describe_items, unit_rows
+from conrec.items.semantic_ids import SemanticIds, resolve_collisions, write_semantic_ids
+from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, ItemSpace, read_items
+
+__all__ = ["ItemSpace", "build_items", "item_texts", "read_items"]
+
+
+def build_items(
+    prepared_items: pa.Table, train_items: Bool[Array, " items"], config: Config, folder: Path, seed: int
+) -> ItemSpace:
+    """Embed, quantise and name every item, and write ``RUN/items``.
+
+    Files: ``embeddings.safetensors`` ("embedding" float32 [items, d]), ``rqvae.safetensors``,
+    ``semantic_ids.parquet``, ``rebuilt.safetensors`` ("rebuilt" float32 [items, d], see `ItemSpace`) and
+    ``diagnostics.json`` (see `conrec.items.diagnostics.describe_items`; its "curve" is that of the training).
+
+    Args:
+        prepared_items: the catalogue, `conrec.logs.schema.ITEMS`.
+        train_items: items with an event in the training period; the RQ-VAE is trained on them alone, and
+            encodes them all.
+        config: sections encoder, rqvae and run.
+        folder: ``RUN/items``.
+        seed: of the RQ-VAE.
+
+    Raises:
+        DataError: an empty catalogue, no item of the training period, or more items than there are names.
+        ConfigError: an encoder that cannot be had, more codes than items.
+        MissingExtraError: torch or sentence-transformers is not installed.
+    """
+    n_items = prepared_items.num_rows
+    if len(train_items) != n_items:
+        raise ValueError(f"{len(train_items)} training marks for {n_items} items")
+    if not train_items.any():
+        raise DataError(
+            f"none of the {n_items} items has an event in the training period",
+            where="items",
+            expected="items to train the codebooks on",
+            mend="Look at the periods: protocol.validation_cut may be too early, or the item file is of another log.",
+        )
+    if find_spec("torch") is None:
+        raise MissingExtraError("torch", "train")
+    # Torch comes with an extra; reading the items back does without it.
+    import torch  # noqa: PLC0415
+
+    from conrec.items.encoders import encode_texts  # noqa: PLC0415
+    from conrec.items.training import check_embeddings, resolve_codebook_size, train_rqvae  # noqa: PLC0415
+
+    device = config.run.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Before the slow part: a codebook that cannot be filled.
+    size = resolve_codebook_size(config.rqvae, n_items, int(train_items.sum()))
+    embeddings = encode_texts(item_texts(prepared_items), config.encoder, device)
+    check_embeddings(embeddings)
+    write_tensors(folder / "embeddings.safetensors", {"embedding": embeddings})
+    model = train_rqvae(embeddings[train_items], config.rqvae.model_copy(update={"codebook_size": size}), seed, device)
+    model.save(folder / "rqvae.safetensors")
+    codes = model.encode(embeddings)
+    resolved = resolve_collisions(codes, model.latents(embeddings), model.codebooks.cpu().numpy())
+    ids = SemanticIds(codes, resolved, size)
+    item_ids = prepared_items["item_id"].to_pylist()
+    write_semantic_ids(folder / SEMANTIC_IDS_FILE, item_ids, ids)
+    rebuilt = unit_rows(model.rebuild(codes))
+    write_tensors(folder / REBUILT, {"rebuilt": rebuilt})
+    described = describe_items(ids, embeddings - model.mean.cpu().numpy(), rebuilt, train_items)
+    write_json(folder / "diagnostics.json", {**described, "curve": model.curve})
+    return ItemSpace(tuple(item_ids), ids, rebuilt)
+
+
+def item_texts(prepared_items: pa.Table) -> list[str]:
+    """What is embedded of each item: its text, or its title where the text is empty."""
+    columns = prepared_items["text"].to_pylist(), prepared_items["title"].to_pylist()
+    return [text or title or "" for text, title in zip(*columns, strict=True)]

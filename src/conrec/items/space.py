@@ -1,0 +1,73 @@
+"""What the rooms after this one read of the items: semantic IDs and rebuilt embeddings. No torch needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from conrec.arrays import Array
+from conrec.artefacts import read_tensors
+from conrec.errors import ArtefactError
+from conrec.items.semantic_ids import SemanticIds, read_semantic_ids
+
+if TYPE_CHECKING:
+    from conrec.items.trie import Trie
+
+__all__ = ["REBUILT", "SEMANTIC_IDS_FILE", "ItemSpace", "read_items"]
+
+SEMANTIC_IDS_FILE = "semantic_ids.parquet"
+REBUILT = "rebuilt.safetensors"
+
+
+@dataclass(frozen=True)
+class ItemSpace:
+    """The items of a run, rows in the order of the catalogue.
+
+    Attributes:
+        item_ids: str [items].
+        semantic_ids: raw and resolved codes.
+        rebuilt: float32 [items, d], decoded from the raw codes, centred, of length 1 (or 0): a dot product
+            of two rows is the similarity ``sim`` of the reward and of the filter.
+    """
+
+    item_ids: tuple[str, ...]
+    semantic_ids: SemanticIds
+    rebuilt: Array
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes per level."""
+        return self.semantic_ids.codebook_size
+
+    @cached_property
+    def trie(self) -> Trie:
+        """Trie of the resolved codes, on the CPU; built when first asked for, needs torch."""
+        import torch  # noqa: PLC0415 - the filter reads items without it
+
+        from conrec.items.trie import Trie  # noqa: PLC0415
+
+        return Trie.from_codes(torch.from_numpy(self.semantic_ids.resolved), self.codebook_size)
+
+
+def read_items(folder: Path) -> ItemSpace:
+    """Read what `conrec.items.build.build_items` wrote into ``RUN/items``.
+
+    Raises:
+        ArtefactError: a file is missing or damaged, or the two have different numbers of items.
+    """
+    item_ids, semantic_ids = read_semantic_ids(folder / SEMANTIC_IDS_FILE)
+    tensors = read_tensors(folder / REBUILT)
+    rebuilt = tensors.get("rebuilt")
+    if rebuilt is None or rebuilt.ndim != 2 or rebuilt.dtype != np.float32 or len(rebuilt) != len(item_ids):
+        found = {name: tensor.shape for name, tensor in tensors.items()}
+        raise ArtefactError(
+            f"holds {found}", where=str(folder / REBUILT), expected=f"'rebuilt', float32 [{len(item_ids)}, d]"
+        )
+    return ItemSpace(item_ids, semantic_ids, rebuilt)

@@ -1,0 +1,65 @@
+"""The sentence encoder: the packaged default, odd texts, and a model that cannot be had."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conrec.config import EncoderConfig
+from conrec.errors import ConfigError, MissingExtraError
+from conrec.items import encoders
+from conrec.items.encoders import encode_texts, model_location
+
+TEXTS = ["Toy Story (1995)", "", "🎬🎬🎬", "The Godfather (1972)", "Toy Story 2 (1999)", "Toy Story (1995)", "x" * 5000]
+
+
+@pytest.fixture(scope="module")
+def embeddings() -> np.ndarray:
+    return encode_texts(TEXTS, EncoderConfig(batch_size=3))
+
+
+def test_default_model_makes_sense_of_titles(embeddings: np.ndarray) -> None:
+    assert embeddings.shape == (7, 384)
+    assert embeddings.dtype == np.float32
+    assert np.isfinite(embeddings).all()
+    similarity = embeddings @ embeddings.T
+    assert similarity[0, 4] > 0.7 > similarity[0, 3]
+
+
+def test_equal_texts_are_equal_and_order_changes_nothing(embeddings: np.ndarray) -> None:
+    assert np.array_equal(embeddings[0], embeddings[5])
+    again = encode_texts(TEXTS[::-1], EncoderConfig(batch_size=3))
+    assert np.array_equal(again, embeddings[::-1])
+
+
+def test_texts_are_cut() -> None:
+    config = EncoderConfig(max_characters=5)
+    whole, cut = encode_texts(["Alien (1979)", "Alien"], config)
+    assert np.array_equal(whole, cut)
+
+
+def test_no_texts() -> None:
+    assert encode_texts([], EncoderConfig()).shape == (0, 384)
+
+
+def test_the_default_comes_from_its_package_and_others_by_name() -> None:
+    assert Path(model_location("all-MiniLM-L6-v2")).joinpath("modules.json").is_file()
+    assert model_location("all-MiniLM-L12-v2") == "all-MiniLM-L12-v2"
+
+
+def test_a_folder_without_a_model_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"encoder\.model: the sentence encoder .* cannot be loaded.*conrec\[encode\]"
+    ):
+        encode_texts(["x"], EncoderConfig(model=str(tmp_path)))
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        encoders, "find_spec", lambda name: None if name == "sentence_transformers" else importlib.util.find_spec(name)
+    )
+    with pytest.raises(MissingExtraError, match=r"pip install 'conrec\[encode\]'"):
+        encode_texts(["x"], EncoderConfig())

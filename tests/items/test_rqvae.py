@@ -1,0 +1,185 @@
+"""The RQ-VAE's loss against a literal transcription, its gradients, its training and its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conrec.artefacts import write_tensors
+from conrec.config import RqVaeConfig
+from conrec.errors import ArtefactError, ConfigError, DataError
+from conrec.items.codebooks import MovingCodebook
+from conrec.items.diagnostics import unit_rows
+from conrec.items.rqvae import RqVae, quantise, rqvae_loss
+from conrec.items.training import codebook_size_for, resolve_codebook_size, train_rqvae
+
+SMALL = RqVaeConfig(codebook_size=8, hidden_dims=(16,), latent_dim=8, epochs=12, batch_size=32)
+
+
+def rows(n: int, d: int = 12, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+
+
+@pytest.fixture
+def model() -> RqVae:
+    generator = torch.Generator().manual_seed(0)
+    model = RqVae(12, SMALL, generator)
+    model.codebooks.copy_(torch.randn(3, 8, 8, generator=generator) * 0.1)
+    return model
+
+
+def test_loss_is_the_papers_formula(model: RqVae) -> None:
+    x = torch.from_numpy(rows(5))
+    rebuilt, quantised = model(x)
+    reconstruction, commitment = rqvae_loss(x, rebuilt, quantised)
+    total, committed = 0.0, 0.0
+    for row in x:
+        latent = model.encoder(row.unsqueeze(0))[0].detach()
+        chosen: list[torch.Tensor] = []
+        for codebook in model.codebooks:
+            residual = latent - sum(chosen, torch.zeros(8))
+            chosen.append(min(codebook, key=lambda codeword, r=residual: float(((r - codeword) ** 2).sum())))
+            committed += float(((residual - chosen[-1]) ** 2).sum())
+        decoded = model.decoder(sum(chosen, torch.zeros(8)).unsqueeze(0))[0].detach()
+        total += float(((row - decoded) ** 2).sum())
+    assert float(reconstruction.detach()) == pytest.approx(total / 5, rel=1e-5)
+    assert float(commitment.detach()) == pytest.approx(committed / 5, rel=1e-5)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_commitment_of_every_level_reaches_the_encoder(model: RqVae, level: int) -> None:
+    x = torch.from_numpy(rows(5))
+    latents = model.encoder(x)
+    latents.retain_grad()
+    quantised = quantise(latents, model.codebooks)
+    term = (quantised.residuals[level] - quantised.codewords[level]).square().sum(1).mean()
+    term.backward()
+    # d/dz of |R(d) - sg Z(d)|² with R(d) = z - const is 2 (R(d) - Z(d)); zero would mean a cut.
+    wanted = 2 * (quantised.residuals[level] - quantised.codewords[level]).detach() / 5
+    assert torch.allclose(latents.grad, wanted, atol=1e-6)
+    assert wanted.abs().max() > 1e-3
+    assert model.encoder[0].weight.grad.abs().max() > 0
+
+
+def test_reconstruction_passes_straight_through_to_the_encoder(model: RqVae) -> None:
+    x = torch.from_numpy(rows(5))
+    total = quantise(model.encoder(x), model.codebooks).codewords.sum(0).requires_grad_()
+    (x - model.decoder(total)).square().sum(1).mean().backward()
+    latents = model.encoder(x)
+    latents.backward(total.grad)
+    wanted = model.encoder[0].weight.grad.clone()
+    model.zero_grad()
+    rebuilt, quantised = model(x)
+    rqvae_loss(x, rebuilt, quantised)[0].backward()
+    assert torch.allclose(model.encoder[0].weight.grad, wanted, atol=1e-5)
+    assert not model.codebooks.requires_grad
+
+
+def test_training_rebuilds_better_than_chance_and_uses_its_codes() -> None:
+    draw = np.random.default_rng(0)
+    embeddings = (draw.normal(size=(400, 4)) @ draw.normal(size=(4, 12)) + 3).astype(np.float32)
+    model = train_rqvae(embeddings, SMALL.model_copy(update={"epochs": 40, "learning_rate": 5e-3}), seed=1)
+    codes = model.encode(embeddings)
+    assert codes.dtype == np.int32
+    assert codes.shape == (400, 3)
+    centred = embeddings - embeddings.mean(0)
+    cosine = (unit_rows(centred) * unit_rows(model.rebuild(codes))).sum(1)
+    assert cosine.mean() > 0.85
+    assert all(len(np.unique(codes[:, level])) == 8 for level in range(3))
+    assert np.allclose(model.mean.numpy(), embeddings.mean(0), atol=1e-5)
+    # In the units of the embeddings too, not only in direction.
+    assert np.square(model.rebuild(codes) - centred).sum() < 0.2 * np.square(centred).sum()
+    assert set(model.curve) == {
+        "reconstruction", "commitment", "perplexity_1", "perplexity_2", "perplexity_3", "dead_codes_restarted",
+    }  # fmt: skip
+    curve = model.curve["reconstruction"]
+    assert (curve[0][0], curve[-1][0]) == (1, 40)
+    assert curve[-1][1] < curve[0][1]
+
+
+def test_dead_codes_are_restarted_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = MovingCodebook.start.__func__
+
+    def far_away(cls: type[MovingCodebook], codewords: torch.Tensor, count: torch.Tensor) -> MovingCodebook:
+        codewords[1:] = 1e3  # all but one code of each level where no residual ever comes
+        return start(cls, codewords, count)
+
+    monkeypatch.setattr(MovingCodebook, "start", classmethod(far_away))
+    config = SMALL.model_copy(update={"epochs": 30, "dead_after": 2})
+    model = train_rqvae(rows(200), config, seed=0)
+    codes = model.encode(rows(200))
+    assert model.curve["dead_codes_restarted"][-1][1] >= 3 * 7
+    assert all(len(np.unique(codes[:, level])) >= 6 for level in range(3))
+    never = train_rqvae(rows(200), config.model_copy(update={"dead_after": 1000}), seed=0)
+    assert never.curve["dead_codes_restarted"][-1][1] == 0
+    assert all(len(np.unique(never.encode(rows(200))[:, level])) == 1 for level in range(3))
+
+
+def test_same_seed_same_bytes_and_the_global_generator_is_left_alone(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    for name, seed in (("one", 3), ("two", 3), ("other", 4)):
+        model = train_rqvae(rows(100), SMALL, seed)
+        model.save(tmp_path / name)
+        torch.rand(1, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    train_rqvae(rows(100), SMALL, 3).save(tmp_path / "three")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == (tmp_path / "three").read_bytes()
+    assert (tmp_path / "one").read_bytes() != (tmp_path / "other").read_bytes()
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    model = train_rqvae(rows(100), SMALL, 0)
+    model.save(tmp_path / "rqvae.safetensors")
+    again = RqVae.load(tmp_path / "rqvae.safetensors")
+    codes = model.encode(rows(100))
+    assert np.array_equal(again.encode(rows(100)), codes)
+    assert np.array_equal(again.rebuild(codes), model.rebuild(codes))
+    assert again.config == model.config
+    write_tensors(tmp_path / "other.safetensors", {"mean": np.zeros(3, dtype=np.float32)})
+    with pytest.raises(ArtefactError, match="does not hold an RQ-VAE"):
+        RqVae.load(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 16), (256, 16), (257, 32), (1682, 64), (12_611, 128), (10**9, 8192)])
+def test_codebook_size_follows_the_catalogue(n: int, size: int) -> None:
+    assert codebook_size_for(n) == size
+
+
+def test_codebook_size_is_lowered_to_what_the_rows_can_start() -> None:
+    free = RqVaeConfig(codebook_size=None)
+    assert resolve_codebook_size(free, 1682, 1573) == 64
+    assert resolve_codebook_size(free, 1682, 63) == 32
+    assert resolve_codebook_size(free, 1, 1) == 1
+    with pytest.raises(ConfigError, match=r"rqvae.codebook_size: 64 codes a level for 63 items.*at most 63"):
+        resolve_codebook_size(RqVaeConfig(codebook_size=64), 1682, 63)
+    with pytest.raises(ConfigError, match="8 codes a level for 7 items"):
+        train_rqvae(rows(7), SMALL, 0)
+
+
+def test_broken_embeddings_are_refused() -> None:
+    broken = rows(20)
+    broken[7, 3] = np.nan
+    broken[9, 0] = np.inf
+    with pytest.raises(DataError, match=r"row 7 is not finite \(2 such rows\)"):
+        train_rqvae(broken, SMALL, 0)
+    with pytest.raises(DataError, match="at least one row"):
+        train_rqvae(rows(0), SMALL, 0)
+
+
+def test_one_row_and_identical_rows() -> None:
+    free = SMALL.model_copy(update={"codebook_size": None, "epochs": 2})
+    assert train_rqvae(rows(1), free, 0).encode(rows(1)).tolist() == [[0, 0, 0]]
+    same = np.ones((40, 12), dtype=np.float32)
+    model = train_rqvae(same, SMALL, 0)
+    codes = model.encode(same)
+    assert len(np.unique(codes, axis=0)) == 1
+    assert np.isfinite(model.rebuild(codes)).all()
+
+
+def test_no_rows_to_encode_are_fine(model: RqVae) -> None:
+    assert model.encode(rows(0)).shape == (0, 3)
+    assert model.rebuild(np.empty((0, 3), dtype=np.int32)).shape == (0, 12)
