@@ -1,0 +1,115 @@
+"""The filter: what it would cost and bring at each threshold, and what it does on test anchors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conrec.report.content import Block, Cell, Note, Section, Table, absent, cell, figure_cell, number
+from conrec.report.plots import trade_offs
+from conrec.report.source import RunSource
+
+__all__ = ["filtering"]
+
+HEADINGS = (
+    ("filtering_rate", "Candidates dropped"),
+    ("false_filter_rate", "Liked items dropped\nfalse filters"),
+    ("caught", "Disliked items dropped\ncaught"),
+)
+
+
+def filtering(source: RunSource) -> Section:
+    """Trade-off curves, thresholds and the table on test anchors."""
+    lead = (
+        "A candidate is dropped when it is more similar to an item of the user's predict set than the threshold. "
+        "The threshold is chosen on validation anchors so that few liked items are lost, and measured on test anchors."
+    )
+    filters = source.filters()
+    if not filters:
+        return Section("filter", "The filter", lead, (absent("A calibrated filter", "filter/*.json"),))
+    blocks: list[Block] = [_thresholds(filters), *_curves(filters), *_test(source)]
+    return Section("filter", "The filter", lead, tuple(blocks))
+
+
+def _thresholds(filters: dict[str, Any]) -> Table:
+    rows = tuple(
+        (
+            Cell(model),
+            Cell("keeps everything" if one["threshold"] is None else number(one["threshold"])),
+            cell(one.get("anchors", 0)),
+            _share(one.get("false_filters"), one.get("positives")),
+            _share(one.get("caught"), one.get("negatives")),
+            Cell(str(one.get("statement", ""))),
+        )
+        for model, one in filters.items()
+    )
+    return Table(
+        "Thresholds chosen on validation anchors: the smallest with (false filters + 1) / (liked items + 1) within "
+        "the bound.",
+        ("Method", "Threshold", "Anchors", "Liked items dropped", "Disliked items dropped", "In words"),
+        rows,
+        words=True,
+    )
+
+
+def _share(part: Any, whole: Any) -> Cell:
+    if not whole:
+        return Cell("–", "none seen", tone="quiet")
+    return Cell(number(part / whole), f"{part:,} of {whole:,}")
+
+
+def _curves(filters: dict[str, Any]) -> list[Block]:
+    curves = {
+        model: [
+            point
+            for point in one.get("curve", ())
+            if point.get("false_filter_rate") is not None and point.get("caught") is not None
+        ]
+        for model, one in filters.items()
+    }
+    curves = {model: points for model, points in curves.items() if points}
+    if not curves:
+        return [Note("Validation holds too few liked or disliked items for a trade-off curve.", "quiet")]
+    chosen = {
+        model: None
+        if one["threshold"] is None
+        else (one["false_filters"] / one["positives"], one["caught"] / one["negatives"])
+        for model, one in filters.items()
+        if model in curves
+    }
+    bound = max(float(one.get("bound", 0.0)) for one in filters.values())
+    anchors = max(int(one.get("anchors", 0)) for one in filters.values())
+    return [
+        trade_offs(
+            curves,
+            chosen,
+            bound,
+            "Share of disliked items dropped against share of liked items dropped, one curve a method.",
+            f"Every threshold at once, on {anchors:,} validation anchors; the dot is the chosen threshold. A curve on "
+            "the dotted diagonal drops liked and disliked items alike.",
+        )
+    ]
+
+
+def _test(source: RunSource) -> list[Block]:
+    found = source.optional("results", "filter.json")
+    if not isinstance(found, dict) or not found:
+        return [absent("What the filter does on test anchors", "results/filter.json")]
+    rows = tuple(
+        (
+            Cell(model),
+            Cell("keeps everything" if one.get("threshold") is None else number(one["threshold"])),
+            *(
+                figure_cell(
+                    one.get(key),
+                    count=f"{one[key]['pairs']:,} of {one[key]['anchors']:,} anchors" if key in one else "",
+                )
+                for key, _ in HEADINGS
+            ),
+        )
+        for model, one in found.items()
+    )
+    caption = (
+        f"The chosen thresholds on test anchors; {source.how}, each followed by the number of items that were judged "
+        "and of anchors that they come from."
+    )
+    return [Table(caption, ("Method", "Threshold", *(heading for _, heading in HEADINGS)), rows)]

@@ -1,0 +1,314 @@
+"""Plots as SVG data URIs in the colours of light and of dark pages; the same numbers give the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from conrec.arrays import Array
+from conrec.errors import MissingExtraError
+from conrec.report.content import FigureBlock
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.style import context
+except ImportError:
+    raise MissingExtraError("matplotlib", "report") from None
+
+__all__ = ["Palette", "bars", "curve_grid", "draw", "interval_panels", "rank_frequency", "trade_offs"]
+
+Points = Sequence[tuple[float, float]]
+WIDTH = 9.0
+"""Inches of a full-width figure."""
+MAX_POINTS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Colours of a page; all series colours are told apart without red and green."""
+
+    ink: str
+    quiet: str
+    grid: str
+    accent: str
+    series: tuple[str, ...]
+
+    def colours(self) -> tuple[str, ...]:
+        """All colours, in the order of the fields."""
+        return (self.ink, self.quiet, self.grid, self.accent, *self.series)
+
+
+LIGHT = Palette("#1f2430", "#667085", "#e4e7ec", "#b4441f", ("#1f6f8b", "#b4441f", "#8a6d1d", "#6b4fa0", "#4f6b3a"))
+DARK = Palette("#e6e9ef", "#98a2b3", "#333a47", "#f08a5d", ("#6cc3e0", "#f08a5d", "#e0c060", "#b9a3ea", "#a3c585"))
+
+
+def draw(
+    paint: Callable[[Figure, Palette], None], height: float, alt: str, caption: str, width: float = WIDTH
+) -> FigureBlock:
+    """Draw for light pages, and exchange the colours for dark ones.
+
+    Args:
+        paint: fills an empty figure.
+        height: inches.
+        alt: text for those who do not see it.
+        caption: how it was made.
+        width: inches.
+    """
+    light = dark = _svg(paint, LIGHT, width, height)
+    for one, other in zip(LIGHT.colours(), DARK.colours(), strict=True):
+        dark = dark.replace(one, other)
+    return FigureBlock(_uri(light), _uri(dark), alt, caption)
+
+
+def _uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _svg(paint: Callable[[Figure, Palette], None], palette: Palette, width: float, height: float) -> str:
+    style: Any = {
+        "svg.hashsalt": "conrec",
+        "svg.fonttype": "path",
+        "text.parse_math": False,
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "text.color": palette.ink,
+        "axes.labelcolor": palette.ink,
+        "axes.edgecolor": palette.quiet,
+        "axes.titlesize": 9.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": palette.grid,
+        "grid.linewidth": 0.8,
+        "xtick.color": palette.quiet,
+        "ytick.color": palette.quiet,
+        "xtick.labelcolor": palette.ink,
+        "ytick.labelcolor": palette.ink,
+        "axes.facecolor": "none",
+        "legend.frameon": False,
+    }
+    buffer = io.StringIO()
+    # "default" first, so that nobody's own matplotlibrc changes the page.
+    # A model's name may have letters that the font lacks; a box in its place is no reason to fail.
+    with context(["default", style]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        paint(figure, palette)
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    # The outer document type names a file on the network; nothing loads it, and it is not needed.
+    return re.sub(r"<!DOCTYPE[^>]*>\s*", "", buffer.getvalue())
+
+
+def interval_panels(
+    panels: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    rows: Sequence[str],
+    highlight: str,
+    alt: str,
+    caption: str,
+    reference: float | None = None,
+) -> FigureBlock:
+    """Points with intervals: one panel a metric, one line a row.
+
+    Args:
+        panels: {metric: {row: {"value", "low", "high"}}}.
+        rows: from top to bottom.
+        highlight: the row in the accent colour.
+        alt: see `draw`.
+        caption: see `draw`.
+        reference: a value to mark with a dashed line, chance for instance.
+    """
+
+    def paint(figure: Figure, palette: Palette) -> None:
+        grid: Any = figure.subplots(1, len(panels), sharey=True, squeeze=False)
+        for axes, (metric, figures) in zip(grid[0], panels.items(), strict=True):
+            for place, row in enumerate(rows):
+                one = figures.get(row)
+                if one is None:
+                    continue
+                colour = palette.accent if row == highlight else palette.series[0]
+                if one.get("low") is not None and one.get("high") is not None:
+                    axes.plot([one["low"], one["high"]], [place, place], color=colour, lw=2, solid_capstyle="round")
+                axes.plot(one["value"], place, "o", color=colour, ms=5.5)
+            if reference is not None:
+                axes.axvline(reference, color=palette.quiet, ls="--", lw=1)
+            axes.set_title(metric)
+            axes.set_yticks(range(len(rows)), labels=list(rows))
+            axes.tick_params(length=0)
+            axes.grid(visible=False, axis="y")
+            axes.set_xlim(left=0)
+            axes.locator_params(axis="x", nbins=4)
+        grid[0][0].set_ylim(len(rows) - 0.4, -0.6)
+
+    return draw(paint, 0.7 + 0.27 * len(rows), alt, caption)
+
+
+def curve_grid(
+    panels: Mapping[str, Points], alt: str, caption: str, *, columns: int = 3, mark_ends: bool = False
+) -> FigureBlock:
+    """Learning curves, one small panel each.
+
+    Args:
+        panels: {title: (step, value) points}.
+        alt: see `draw`.
+        caption: see `draw`.
+        columns: panels beside each other.
+        mark_ends: whether the first and the last value are written beside their points.
+    """
+    columns = min(columns, len(panels))
+    lines = -(-len(panels) // columns)
+
+    def paint(figure: Figure, palette: Palette) -> None:
+        grid: Any = figure.subplots(lines, columns, squeeze=False)
+        for axes, (title, points) in zip(grid.flat, panels.items(), strict=False):
+            _curve(axes, points, palette, mark_ends=mark_ends)
+            axes.set_title(title)
+        for axes in list(grid.flat)[len(panels) :]:
+            axes.set_visible(False)
+
+    return draw(paint, (2.5 if mark_ends else 1.75) * lines + 0.2, alt, caption, width=WIDTH * max(columns, 2) / 3)
+
+
+def _curve(axes: Axes, points: Points, palette: Palette, *, mark_ends: bool) -> None:
+    table = np.asarray(points, dtype=np.float64)
+    table = table[np.isfinite(table).all(axis=1)]
+    step, value = table[:, 0], table[:, 1]
+    dense = len(value) > 60
+    shown = _some(len(value))
+    marker = "" if dense else "o"
+    colour = palette.accent if mark_ends else palette.series[0]
+    axes.plot(
+        step[shown],
+        value[shown],
+        color=colour,
+        lw=1 if dense else 1.8,
+        ms=3.5,
+        marker=marker,
+        alpha=0.4 if dense else 1,
+    )
+    if dense:
+        width = max(5, len(value) // 25)
+        kernel = np.ones(width) / width
+        smooth = np.convolve(value, kernel, mode="valid")
+        middle = step[width // 2 : width // 2 + len(smooth)]
+        some = _some(len(smooth))
+        axes.plot(middle[some], smooth[some], color=colour, lw=1.8)
+    if mark_ends and len(value):
+        axes.margins(x=0.12, y=0.25)
+        for place, align in ((0, "left"), (-1, "right")):
+            axes.annotate(
+                f"{value[place]:.4f}",
+                (step[place], value[place]),
+                xytext=(0, 9),
+                textcoords="offset points",
+                ha=align,
+                fontweight="bold",
+            )
+    axes.set_xlabel("step")
+    axes.locator_params(axis="both", nbins=5)
+
+
+def _some(n: int) -> Array:
+    """Positions of at most `MAX_POINTS` of n points, evenly spread, both ends among them."""
+    return np.unique(np.linspace(0, max(n - 1, 0), min(n, MAX_POINTS)).astype(np.int64))
+
+
+def rank_frequency(series: Mapping[str, Sequence[int]], alt: str, caption: str) -> FigureBlock:
+    """How often each thing is used, the most used first, one panel a series."""
+
+    def paint(figure: Figure, palette: Palette) -> None:
+        grid: Any = figure.subplots(1, len(series), sharey=True, squeeze=False)
+        for axes, (title, counts) in zip(grid[0], series.items(), strict=True):
+            axes.fill_between(range(len(counts)), sorted(counts, reverse=True), step="mid", color=palette.series[0])
+            axes.set_title(title)
+            axes.set_xlabel("codes, the most used first")
+            axes.set_ylim(bottom=0)
+        grid[0][0].set_ylabel("items")
+
+    return draw(paint, 2.1, alt, caption)
+
+
+def bars(
+    groups: Mapping[str, Mapping[str, float | None]], alt: str, caption: str, *, height: float = 2.6, unit: str = ""
+) -> FigureBlock:
+    """Grouped vertical bars: {group: {series: value}}, the same series in every group; None draws nothing."""
+    series = list(dict.fromkeys(name for one in groups.values() for name in one))
+
+    def paint(figure: Figure, palette: Palette) -> None:
+        axes: Axes = figure.subplots()
+        width = 0.8 / len(series)
+        for place, name in enumerate(series):
+            at = np.arange(len(groups)) + (place - (len(series) - 1) / 2) * width
+            values = [one.get(name) for one in groups.values()]
+            here = [index for index, value in enumerate(values) if value is not None]
+            drawn = axes.bar(
+                at[here],
+                [values[index] or 0.0 for index in here],
+                width * 0.92,
+                label=name,
+                color=palette.series[place % len(palette.series)],
+            )
+            axes.bar_label(drawn, fmt="%.2g" if unit else "%.2f", fontsize=7.5, padding=1, color=palette.ink)
+        axes.set_xticks(range(len(groups)), labels=list(groups))
+        axes.tick_params(length=0)
+        axes.grid(visible=False, axis="x")
+        axes.margins(y=0.12)
+        axes.set_ylabel(unit)
+        if len(series) > 1:
+            figure.legend(loc="outside upper left", ncols=len(series))
+
+    return draw(paint, height, alt, caption)
+
+
+def trade_offs(
+    curves: Mapping[str, Sequence[Mapping[str, Any]]],
+    chosen: Mapping[str, tuple[float, float] | None],
+    bound: float,
+    alt: str,
+    caption: str,
+) -> FigureBlock:
+    """Share of dislikes caught against the false-filter rate, one line a model.
+
+    Args:
+        curves: {model: points with "false_filter_rate" and "caught"}.
+        chosen: {model: (false-filter rate, caught) at the chosen threshold, or None}.
+        bound: allowed false-filter rate.
+        alt: see `draw`.
+        caption: see `draw`.
+    """
+
+    def paint(figure: Figure, palette: Palette) -> None:
+        axes: Axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=palette.quiet, ls=":", lw=1, label="dropping at random")
+        axes.axvline(bound, color=palette.quiet, ls="--", lw=1, label=f"bound, {bound:g}")
+        for place, (model, points) in enumerate(curves.items()):
+            colour = palette.series[place % len(palette.series)]
+            style = ("-", "--", "-.", ":")[place // len(palette.series) % 4]
+            axes.plot(
+                [one["false_filter_rate"] for one in points],
+                [one["caught"] for one in points],
+                style,
+                color=colour,
+                lw=1.8,
+                label=model,
+            )
+            at = chosen.get(model)
+            if at is not None:
+                axes.plot(*at, "o", color=colour, ms=6)
+        axes.set_xlabel("false-filter rate: share of liked items dropped")
+        axes.set_ylabel("share of disliked items dropped")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        figure.legend(loc="outside right upper")
+
+    return draw(paint, 3.6, alt, caption)
