@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from conrec.arrays import Array
 from conrec.artefacts import read_json, write_json, write_parquet, write_text
 from conrec.config import Config, dump_config
 from conrec.evaluation.evaluate import evaluate, read_run_data
@@ -259,7 +260,7 @@ class Chain:
         summary = {"chance": 0.25, "choices": len(choices), "users": len(np.unique(choices.user)), "models": values}
         write_json(space.folder / "results" / "alignment.json", summary)
 
-    def _chosen(self, name: str, options: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def _chosen(self, name: str, options: Array) -> Array:
         return self.space.generative(self.space.backbone(name), "both").choose(options)
 
     def _store(self, name: str) -> Stage:

@@ -29,8 +29,11 @@ try:
         Qwen3Config,
         Qwen3ForCausalLM,
     )
+    from transformers.utils import logging as transformers_logging
 except ImportError as error:  # the extra is not there
     raise MissingExtraError("transformers", "train") from error
+
+transformers_logging.disable_progress_bar()  # a run has bars of its own
 
 __all__ = ["DISLIKED", "LIKED", "Backbone", "build_backbone", "load_backbone"]
 

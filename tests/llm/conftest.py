@@ -1,0 +1,65 @@
+"""A small catalogue, a log and a model for the language-model tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from conrec.config import BackboneConfig, PromptConfig
+from conrec.items.trie import Trie
+from conrec.llm.backbone import Backbone, build_backbone
+from conrec.llm.prompts import INSTRUCTIONS, PromptBuilder
+from conrec.logs.log import Log
+from conrec.protocol import DAY
+
+CODEBOOK = 8
+ITEMS = 40
+TITLES = [f"Film {number} of the north ({1950 + number})" for number in range(ITEMS)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def codes() -> np.ndarray:
+    drawn = np.random.default_rng(3).permutation(CODEBOOK**3)[:ITEMS]
+    return np.stack([drawn // CODEBOOK**2, drawn // CODEBOOK % CODEBOOK, drawn % CODEBOOK], axis=1).astype(np.int32)
+
+
+@pytest.fixture(scope="session")
+def trie(codes) -> Trie:
+    return Trie.from_codes(torch.from_numpy(codes.astype(np.int64)), CODEBOOK)
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    config = BackboneConfig(hidden_size=32, layers=2, heads=4, key_value_heads=2, intermediate_size=64, vocabulary=320)
+    built = build_backbone(config, CODEBOOK, TITLES, INSTRUCTIONS, seed=1)
+    # Weights as after some training: the answers of a fresh model are nearly uniform.
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in built.model.parameters():
+            parameter.add_(0.15 * torch.randn(parameter.shape, generator=generator))
+    built.model.eval()
+    return built
+
+
+@pytest.fixture
+def prompts(backbone, codes) -> PromptBuilder:
+    return PromptBuilder(backbone, codes, PromptConfig(max_events=12))
+
+
+@pytest.fixture(scope="session")
+def log() -> Log:
+    """Six users, 30 events each over 30 days, no two at the same second; user 5 dislikes nothing."""
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(6, dtype=np.int32), 30)
+    times = np.concatenate([np.sort(rng.permutation(30 * DAY)[:30]) for _ in range(6)]) + 1_000_000_000
+    items = np.concatenate([rng.permutation(ITEMS)[:30] for _ in range(6)]).astype(np.int32)
+    feedback = rng.choice(np.asarray([-1, 0, 1], dtype=np.int8), p=[0.35, 0.15, 0.5], size=180)
+    feedback[users == 5] = 1
+    names = tuple(f"u{number}" for number in range(6))
+    return Log.from_columns(names, tuple(f"i{number}" for number in range(ITEMS)), users, items, times, feedback)

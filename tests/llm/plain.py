@@ -1,0 +1,25 @@
+"""Literal, slow forms of what the token tree computes: one row a rollout, nothing shared."""
+
+from __future__ import annotations
+
+import torch
+
+
+def plain_log_probabilities(backbone, prompt, codes, eligible):
+    """Log-probability of each of the three codes of one item, over codes that lead to an eligible item.
+
+    Args:
+        backbone: the model.
+        prompt: token ids.
+        codes: three codes.
+        eligible: set of code triples.
+    """
+    logs = []
+    for level in range(3):
+        prefix = tuple(codes[:level])
+        ids = prompt + [backbone.code_offset[depth] + code for depth, code in enumerate(prefix)]
+        logits = backbone.model(torch.tensor([ids])).logits[0, -1]
+        row = logits[backbone.code_offset[level] : backbone.code_offset[level] + backbone.codebook_size]
+        allowed = sorted({triple[level] for triple in eligible if triple[:level] == prefix})
+        logs.append(row[codes[level]] - torch.logsumexp(row[allowed], 0))
+    return torch.stack(logs)
