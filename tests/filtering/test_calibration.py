@@ -139,6 +139,15 @@ def test_calibrated_on_validation_and_measured_on_test(tmp_path: Path) -> None:
     assert read_json(tmp_path / "results" / "filter.json") == {"conrec": report}
 
 
+def test_likes_that_are_predicted_themselves_leave_nothing_to_drop(tmp_path: Path) -> None:
+    data, catalogue = world(tmp_path, [[0], [0], [0, 5]], [0])
+    threshold = calibrate(tmp_path, "conrec", data, catalogue, config_of(0.3))
+    assert threshold.threshold == 1.0
+    assert "3 of 4 future positives" in threshold.statement
+    assert "keeps everything" in threshold.statement
+    assert report_on_test(tmp_path, "conrec", data, catalogue, config_of())["filtering_rate"]["value"] == 0
+
+
 def test_only_the_predict_set_counts(tmp_path: Path) -> None:
     data, catalogue = world(tmp_path, [[2]] * 3, [17, 2])
     near = calibrate(tmp_path, "conrec", data, catalogue, config_of(0.3, predict_set=1))

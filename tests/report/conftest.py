@@ -47,7 +47,7 @@ WORDS = (
 def write_run(run: Path, seed: int = 0, bootstraps: int = 200) -> Path:
     """Write a run of ``N_USERS`` users into ``run``; the same seed gives the same files."""
     rng = np.random.default_rng(seed)
-    config = load_config(overrides={"evaluation": {"bootstraps": bootstraps}, "filter": {"false_filter_rate": 0.1}})
+    config = load_config(overrides={"evaluation": {"bootstraps": bootstraps}, "filter": {"false_filter_rate": 0.15}})
     write_text(run / "config.toml", dump_config(config))
     write_json(
         run / "environment.json", {"python": "3.11.4", "packages": {"torch": "2.13.0"}, "threads": 2, "gpu": None}
@@ -80,6 +80,8 @@ def _write_data(run: Path, rng: np.random.Generator, config: Config) -> RunData:
     user, item = rng.integers(0, N_USERS, N_EVENTS), (N_ITEMS * rng.random(N_EVENTS) ** 1.7).astype(int)
     taste = (user * 7 + item) % 5
     feedback = np.where(taste == 0, -1, np.where(taste >= 3, 1, 0)).astype(np.int8)
+    # The last ten users dislike nothing before the validation period: the long tail, and anchors without negatives.
+    feedback[(user >= N_USERS - 10) & (np.arange(N_EVENTS) < 0.7 * N_EVENTS) & (feedback < 0)] = 0
     events = pa.table(
         {
             "user_id": [f"u{one:02}" for one in user],
@@ -153,7 +155,7 @@ def _write_studies(run: Path, data: RunData, catalogue: FilterCatalogue, config:
         for name, value in zip(stages, accuracy, strict=True)
     }
     write_json(run / "results" / "alignment.json", {"chance": 0.25, "choices": 2000, "models": models})
-    gts = Ragged.from_rows([[*row, (int(row[0]) + 5) % N_ITEMS] for row in data.anchors.future_negatives])
+    gts = Ragged.from_rows([[*row.tolist(), (int(row[0]) + 5) % N_ITEMS] for row in data.anchors.future_negatives])
     study = motivation_study(
         data.log,
         data.anchors,

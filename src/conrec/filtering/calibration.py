@@ -213,6 +213,12 @@ def _statement(value: float | None, bound: float, n: int, positives: Array) -> s
             f"within a false-filter rate of {bound:g} (at least {_needed(bound)} are needed): the filter keeps "
             "everything."
         )
+    if value >= 1:
+        same = int((positives >= np.float32(value)).sum())
+        return (
+            f"{same} of {n} future positives in validation have the very codes of a predicted item, more than the "
+            f"bound of {bound:g} allows to lose: nothing is above 1, so the filter keeps everything."
+        )
     return (
         f"{_above(positives, value)} of {n} future positives in validation are above {value:.4f}, a false-filter rate "
         f"of {share_above(positives, value):.4f} against the bound of {bound:g}."

@@ -38,7 +38,7 @@ class Cell:
 
     Attributes:
         text: what it says.
-        detail: a second, smaller line, an interval for instance.
+        detail: smaller lines below it, an interval for instance.
         strong: whether it is the best of its column.
         tone: colours it; the text says the same without colour.
     """
@@ -78,12 +78,14 @@ class FigureBlock:
         light, dark: data URIs.
         alt: what the plot shows, for those who do not see it.
         caption: how it was made.
+        title: a heading above it, or empty.
     """
 
     light: str
     dark: str
     alt: str
     caption: str
+    title: str = ""
     kind: ClassVar[str] = "figure"
 
 
@@ -171,13 +173,13 @@ def figure_cell(figure: Any, *, strong: bool = False, count: str = "") -> Cell:
     Args:
         figure: the figure, or None.
         strong: whether it is the best of its column.
-        count: added to the interval, "242 anchors" for instance.
+        count: a line below the interval, "242 anchors" for instance.
     """
     if not isinstance(figure, dict) or figure.get("value") is None:
         return Cell("–", tone="quiet")
     low, high = figure.get("low"), figure.get("high")
     interval = f"{number(low)} to {number(high)}" if low is not None and high is not None else ""
-    return Cell(number(figure["value"]), " · ".join(one for one in (interval, count) if one), strong)
+    return Cell(number(figure["value"]), "\n".join(one for one in (interval, count) if one), strong)
 
 
 def number(value: Any, digits: int = 4) -> str:

@@ -84,7 +84,8 @@ def _curves(filters: dict[str, Any]) -> list[Block]:
             chosen,
             bound,
             "Share of disliked items dropped against share of liked items dropped, one curve a method.",
-            f"Every threshold at once, on {anchors:,} validation anchors; the dot is the chosen threshold. A curve on "
+            f"Every threshold at once, on {anchors:,} validation anchors: a small dot each, the large dot is "
+            "the chosen one. A curve on "
             "the dotted diagonal drops liked and disliked items alike.",
         )
     ]
@@ -101,7 +102,7 @@ def _test(source: RunSource) -> list[Block]:
             *(
                 figure_cell(
                     one.get(key),
-                    count=f"{one[key]['pairs']:,} of {one[key]['anchors']:,} anchors" if key in one else "",
+                    count=f"{one[key]['pairs']:,} items, {one[key]['anchors']:,} anchors" if key in one else "",
                 )
                 for key, _ in HEADINGS
             ),

@@ -26,7 +26,7 @@ except ImportError:
 __all__ = ["Palette", "bars", "curve_grid", "draw", "interval_panels", "rank_frequency", "trade_offs"]
 
 Points = Sequence[tuple[float, float]]
-WIDTH = 9.0
+WIDTH = 10.5
 """Inches of a full-width figure."""
 MAX_POINTS = 400
 
@@ -51,7 +51,12 @@ DARK = Palette("#e6e9ef", "#98a2b3", "#333a47", "#f08a5d", ("#6cc3e0", "#f08a5d"
 
 
 def draw(
-    paint: Callable[[Figure, Palette], None], height: float, alt: str, caption: str, width: float = WIDTH
+    paint: Callable[[Figure, Palette], None],
+    height: float,
+    alt: str,
+    caption: str,
+    width: float = WIDTH,
+    title: str = "",
 ) -> FigureBlock:
     """Draw for light pages, and exchange the colours for dark ones.
 
@@ -61,11 +66,12 @@ def draw(
         alt: text for those who do not see it.
         caption: how it was made.
         width: inches.
+        title: a heading above it.
     """
     light = dark = _svg(paint, LIGHT, width, height)
     for one, other in zip(LIGHT.colours(), DARK.colours(), strict=True):
         dark = dark.replace(one, other)
-    return FigureBlock(_uri(light), _uri(dark), alt, caption)
+    return FigureBlock(_uri(light), _uri(dark), alt, caption, title)
 
 
 def _uri(svg: str) -> str:
@@ -154,29 +160,32 @@ def interval_panels(
 
 
 def curve_grid(
-    panels: Mapping[str, Points], alt: str, caption: str, *, columns: int = 3, mark_ends: bool = False
+    panels: Mapping[str, Points], alt: str, caption: str, *, columns: int = 3, mark_ends: bool = False, title: str = ""
 ) -> FigureBlock:
     """Learning curves, one small panel each.
 
     Args:
-        panels: {title: (step, value) points}.
+        panels: {name: (step, value) points}.
         alt: see `draw`.
         caption: see `draw`.
         columns: panels beside each other.
         mark_ends: whether the first and the last value are written beside their points.
+        title: a heading above all of them.
     """
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
 
     def paint(figure: Figure, palette: Palette) -> None:
         grid: Any = figure.subplots(lines, columns, squeeze=False)
-        for axes, (title, points) in zip(grid.flat, panels.items(), strict=False):
+        for axes, (name, points) in zip(grid.flat, panels.items(), strict=False):
             _curve(axes, points, palette, mark_ends=mark_ends)
-            axes.set_title(title)
+            axes.set_title(name)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
 
-    return draw(paint, (2.5 if mark_ends else 1.75) * lines + 0.2, alt, caption, width=WIDTH * max(columns, 2) / 3)
+    return draw(
+        paint, (2.5 if mark_ends else 1.75) * lines + 0.2, alt, caption, width=WIDTH * max(columns, 2) / 3, title=title
+    )
 
 
 def _curve(axes: Axes, points: Points, palette: Palette, *, mark_ends: bool) -> None:
@@ -204,12 +213,14 @@ def _curve(axes: Axes, points: Points, palette: Palette, *, mark_ends: bool) -> 
         some = _some(len(smooth))
         axes.plot(middle[some], smooth[some], color=colour, lw=1.8)
     if mark_ends and len(value):
-        axes.margins(x=0.12, y=0.25)
-        for place, align in ((0, "left"), (-1, "right")):
+        axes.margins(x=0.12, y=0.3)
+        # The lower end is written below its point and the higher one above, out of the way of the line.
+        rises = value[-1] >= value[0]
+        for place, align, above in ((0, "left", not rises), (-1, "right", rises)):
             axes.annotate(
                 f"{value[place]:.4f}",
                 (step[place], value[place]),
-                xytext=(0, 9),
+                xytext=(0, 9 if above else -16),
                 textcoords="offset points",
                 ha=align,
                 fontweight="bold",
@@ -233,6 +244,7 @@ def rank_frequency(series: Mapping[str, Sequence[int]], alt: str, caption: str) 
             axes.set_title(title)
             axes.set_xlabel("codes, the most used first")
             axes.set_ylim(bottom=0)
+            axes.locator_params(axis="both", integer=True, nbins=6)
         grid[0][0].set_ylabel("items")
 
     return draw(paint, 2.1, alt, caption)
@@ -299,12 +311,14 @@ def trade_offs(
                 [one["caught"] for one in points],
                 style,
                 color=colour,
-                lw=1.8,
+                lw=1.4,
+                marker=".",
+                ms=4,
                 label=model,
             )
             at = chosen.get(model)
             if at is not None:
-                axes.plot(*at, "o", color=colour, ms=6)
+                axes.plot(*at, "o", color=colour, ms=9, clip_on=False)
         axes.set_xlabel("false-filter rate: share of liked items dropped")
         axes.set_ylabel("share of disliked items dropped")
         axes.set_xlim(0, 1)

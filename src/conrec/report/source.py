@@ -104,7 +104,12 @@ class RunSource:
     def filters(self) -> dict[str, Mapping[str, Any]]:
         """``filter/NAME.json`` of each model that has one."""
         paths = sorted(self.folder.glob("filter/*.json"), key=lambda path: _place(path.stem))
-        found = {path.stem: read_json(path) for path in paths if not path.name.startswith(".")}
+        # Manifests lie beside them; hidden files are another process's unfinished ones.
+        found = {
+            path.stem: read_json(path)
+            for path in paths
+            if path.name[0] != "." and path.suffixes[-2:-1] != [".manifest"]
+        }
         return {name: one for name, one in found.items() if isinstance(one, dict) and "threshold" in one}
 
     def settings(self) -> Mapping[str, Any]:

@@ -50,7 +50,7 @@ def _grouping(name: str, grouping: Any, paper: Any, anchors: int, source: RunSou
             said = paper.get(key, {}).get(measure)
             extra = [f"chance {number(chance)}"] if chance is not None else []
             extra += [f"paper {said:g}"] if said is not None else []
-            cells.append(figure_cell(one.get(measure), count=", ".join(extra)))
+            cells.append(figure_cell(one.get(measure), count="\n".join(extra)))
         rows.append(tuple(cells))
     caption = (
         f"Interests are groups of items by {name} ({integer(int(grouping.get('groups', 0)))} groups); over "

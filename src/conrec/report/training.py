@@ -35,8 +35,9 @@ def training(source: RunSource) -> Section:
             curve_grid(
                 series,
                 f"Learning curves of {model}: {listing}.",
-                f"{model}: {steps:,} steps, seed {source.config.run.seed}. Where a series has more than 60 points, "
+                f"{steps:,} steps, seed {source.config.run.seed}. Where a series has more than 60 points, "
                 "the faint line is the series and the strong one its running mean over 4 % of the points.",
+                title=model,
             )
         )
     return Section("training", "Learning curves", lead, tuple(blocks))

@@ -1,0 +1,256 @@
+"""The page: complete, self-contained, escaped, the same every time, and honest about what is not there."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from conrec.artefacts import read_json, write_json
+from conrec.errors import ArtefactError, MissingExtraError
+from conrec.report.build import SECTIONS, build_report
+from conrec.report.content import number
+
+VOID = {"meta", "img", "source", "br", "hr", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Reads the page as a browser does: tags with attributes, and text by enclosing tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes another tag"
+
+    def handle_data(self, data: str) -> None:
+        for tag in set(self.open):
+            self.texts.setdefault(tag, []).append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def text(self, tag: str = "body") -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts.get(tag, [])))
+
+
+@pytest.fixture(scope="module")
+def page_text(finished_run: Path) -> str:
+    return build_report(finished_run).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def light_copy(run_copy: Path) -> Path:
+    """Without learning curves, whose plots take most of the time."""
+    shutil.rmtree(run_copy / "models")
+    return run_copy
+
+
+def test_it_is_well_formed_and_has_every_section(page_text: str) -> None:
+    page = Page(page_text)
+    assert page.open == []
+    assert len(page.all("section")) == len(SECTIONS)
+    targets = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {attributes["href"] for attributes in page.all("a")} <= {f"#{one}" for one in targets}
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_it_loads_nothing(page_text: str) -> None:
+    page = Page(page_text)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "srcset", "href"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/svg+xml;base64,", "#"))
+    style = page.text("style")
+    assert "url(" not in style
+    assert "@import" not in style
+    for image in page.all("img"):
+        svg = base64.b64decode(str(image["src"]).split(",")[1]).decode()
+        assert svg.count("<svg") == 1
+        assert not re.search(r'(?:href|src)="(?!#)', svg), "a plot refers to something outside"
+        assert "<script" not in svg
+        assert "<!DOCTYPE" not in svg
+
+
+def test_titles_are_text_and_nothing_else(finished_run: Path, page_text: str) -> None:
+    assert "<script" not in page_text
+    assert "<img src=x" not in page_text
+    assert "<script>alert('title')</script>" in Page(page_text).text(), "it is shown as it is written"
+
+
+def test_tables_and_figures_can_be_read_without_seeing(page_text: str) -> None:
+    page = Page(page_text)
+    assert len(page.all("caption")) == len(page.all("table")) > 10
+    assert all(attributes.get("scope") in ("row", "col") for attributes in page.all("th"))
+    assert all(len(str(attributes.get("alt"))) > 20 for attributes in page.all("img"))
+    assert len(page.all("figcaption")) == len(page.all("figure")) == len(page.all("img")) > 8
+    assert page.all("html")[0]["lang"] == "en"
+    style = page.text("style")
+    for needed in ("prefers-color-scheme: dark", "@media print", "max-width"):
+        assert needed in style
+
+
+def test_the_table_shows_the_metrics(finished_run: Path, page_text: str) -> None:
+    text = Page(page_text).text()
+    for row in read_json(finished_run / "results" / "metrics.json").values():
+        for key in ("hr@20", "fhr@20", "luf@20", "lif@20", "candidate_accuracy", "fhr@20/no_negative_history"):
+            assert f"{number(row[key]['value'])} {number(row[key]['low'])} to {number(row[key]['high'])}" in text
+    against = read_json(finished_run / "results" / "comparisons.json")["conrec"]
+    assert f"{number(against['sasrec']['fhr@20']['low'])} to {number(against['sasrec']['fhr@20']['high'])}" in text
+
+
+def test_the_best_of_a_column_is_bold_whoever_it_is(light_copy: Path) -> None:
+    path = light_copy / "results" / "metrics.json"
+    metrics = read_json(path)
+    metrics["most-disliked"]["hr@20"] = {"value": 0.98765, "low": 0.9, "high": 1.0, "anchors": 68}
+    write_json(path, metrics)
+    assert "<strong>0.9877</strong>" in build_report(light_copy).read_text(encoding="utf-8")
+
+
+def test_counts_refusals_settings_and_rewards_are_there(finished_run: Path, page_text: str) -> None:
+    page = Page(page_text)
+    text = page.text()
+    for needed in ("4,015", "no rating", "unknown item", "torch", "2.13.0", "1 h 01 min", "2020-09-13"):
+        assert needed in text
+    assert page.text("pre").strip() == re.sub(r"\s+", " ", (finished_run / "config.toml").read_text()).strip()
+    for model in ("conrec-grpo-1", "conrec-grpo-2", "conrec"):
+        points = read_json(finished_run / "models" / model / "curve.json")["validation_reward"]
+        assert f"{model} from {number(points[0][1])} to {number(points[-1][1])}" in page_text
+
+
+def test_examples_drop_what_the_filter_drops(finished_run: Path, page_text: str) -> None:
+    examples = page_text[page_text.index('id="examples"') : page_text.index('id="settings"')]
+    assert examples.count('<article class="example">') == 5
+    threshold = read_json(finished_run / "filter" / "conrec.json")["threshold"]
+    rows = re.findall(r'<td(?: class="bad")?>(dropped|kept)</td>\s*<td>([−\d.]+)</td>', examples)
+    assert len(rows) == 100
+    assert {word for word, _ in rows} == {"dropped", "kept"}
+    for word, similarity in rows:
+        difference = float(similarity.replace("−", "-")) - threshold
+        assert abs(difference) < 1e-4 or (word == "dropped") == (difference > 0)
+
+
+def test_the_same_run_gives_the_same_bytes(run_copy: Path, page_text: str) -> None:
+    assert build_report(run_copy).read_text(encoding="utf-8") == page_text
+
+
+OPTIONAL = (
+    "data/counts.json",
+    "environment.json",
+    "filter",
+    "items",
+    "models",
+    "predictions",
+    "results/alignment.json",
+    "results/comparisons.json",
+    "results/filter.json",
+    "results/motivation.json",
+    "timings.json",
+)
+
+
+def test_what_is_not_there_is_said(run_copy: Path) -> None:
+    for name in OPTIONAL:
+        path = run_copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    page = Page(build_report(run_copy).read_text(encoding="utf-8"))
+    assert len(page.all("section")) == len(SECTIONS)
+    said = ("data/counts.json", "environment.json", "filter/*.json", "items/diagnostics.json", "models/*/curve.json")
+    said += ("predictions/conrec.parquet", *(one for one in OPTIONAL if one.startswith("results/alignment")))
+    said += ("results/comparisons.json", "results/motivation.json", "timings.json")
+    for name in said:
+        assert f"is not there: this run has no {name}" in page.text().replace("are not", "is not")
+
+
+def test_a_filter_that_keeps_everything_is_shown_so(light_copy: Path) -> None:
+    for name in ("conrec", "most-disliked"):
+        path = light_copy / "filter" / f"{name}.json"
+        content = read_json(path)
+        empty = {"threshold": None, "positives": 0, "false_filters": 0, "curve": []}
+        write_json(path, {**content, **empty, "statement": "nothing could be learned"})
+    write_json(light_copy / "filter" / "conrec.manifest.json", {"inputs": {}, "threshold": 1})
+    write_json(light_copy / "results" / "filter.json", {"conrec": {"threshold": None}})
+    (light_copy / "items" / "rebuilt.safetensors").unlink()
+    text = Page(build_report(light_copy).read_text(encoding="utf-8")).text()
+    assert "keeps everything" in text
+    assert "nothing could be learned" in text
+    assert "conrec.manifest" not in text
+
+
+def test_a_run_with_one_row_and_no_anchors_of_a_kind(light_copy: Path) -> None:
+    path = light_copy / "results" / "metrics.json"
+    write_json(path, {"my own $x_1$ 方法": {"hr@20": {"value": 0.5, "low": None, "high": None, "anchors": 3}}})
+    text = Page(build_report(light_copy).read_text(encoding="utf-8")).text()
+    assert "my own $x_1$ 方法" in text
+    assert "no stages of CoNRec" in text
+    assert "no anchors without negative history" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["config.toml", "data/events.parquet", "data/anchors.parquet", "data/periods.json", "results/metrics.json"]
+)
+def test_what_is_essential_is_asked_for(run_copy: Path, name: str) -> None:
+    (run_copy / "report.html").write_text("of an earlier time")
+    (run_copy / name).unlink()
+    with pytest.raises(ArtefactError, match=Path(name).name.replace(".", r"\.") + r".*missing"):
+        build_report(run_copy)
+    assert (run_copy / "report.html").read_text() == "of an earlier time"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results/metrics.json", [1]),
+        ("models/sasrec/curve.json", {"loss": [1, 2]}),
+        ("models/sasrec/curve.json", [3]),
+    ],
+)
+def test_damage_is_named(run_copy: Path, name: str, content: object) -> None:
+    (run_copy / name).write_text(json.dumps(content))
+    with pytest.raises(ArtefactError, match=Path(name).name.replace(".", r"\.")):
+        build_report(run_copy)
+
+
+def test_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="there is no run here"):
+        build_report(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("package", "modules"),
+    [
+        ("matplotlib", ("matplotlib.axes", "conrec.report.plots")),
+        ("jinja2", ("jinja2", "conrec.report.build")),
+    ],
+)
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, package: str, modules: tuple[str, str]) -> None:
+    import importlib  # noqa: PLC0415
+
+    monkeypatch.setitem(sys.modules, modules[0], None)
+    monkeypatch.delitem(sys.modules, modules[1])
+    with pytest.raises(MissingExtraError, match=rf"'{package}'.*conrec\[report\]"):
+        importlib.import_module(modules[1])
