@@ -332,16 +332,19 @@ class SasrecConfig(Settings):
     """SASRec with full softmax, on negatives."""
 
     hidden_size: Positive = 64
-    layers: Positive = 2
+    layers: Positive = 1
+    """One: a second layer memorises, on logs where users have a few dozen negatives at most."""
     heads: Positive = 2
     max_length: Positive = 50
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
     epochs: Positive = 60
     patience: Positive = 8
     """Epochs without a better validation FHR@20 before training stops."""
     batch_size: Positive = 64
     learning_rate: Rate = 1e-3
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=1.0, ge=0)
+    """Decoupled (AdamW); far above the usual 0.01, since dislikes are few for the size of a catalogue. This section's
+    values were chosen by validation FHR@20 on MovieLens-100K and MovieTweetings."""
 
 
 class EvaluationConfig(Settings):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.conformance import CUT, CatalogueScorerConformance, queries_of, small_log
 
-from conformance import CUT, CatalogueScorerConformance, queries_of, small_log
 from conrec.baselines.popularity import LivePopularity, MostDisliked
 from conrec.config import PopularityConfig
 from conrec.errors import ArtefactError

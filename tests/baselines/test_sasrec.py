@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.conformance import CUT, SILENT, CatalogueScorerConformance, queries_of, small_log
 
-from conformance import CUT, SILENT, CatalogueScorerConformance, queries_of, small_log
 from conrec.baselines.sasrec import Sasrec, SasrecNetwork, _stretches, fit_sasrec
 from conrec.config import ProtocolConfig, SasrecConfig
 from conrec.errors import ArtefactError, DataError
@@ -18,7 +18,9 @@ from conrec.logs.log import Log
 from conrec.protocol import DAY, Periods
 from conrec.recommender import Queries
 
-SMALL = SasrecConfig(hidden_size=16, layers=1, heads=2, max_length=8, dropout=0.1, epochs=3, batch_size=8)
+SMALL = SasrecConfig(
+    hidden_size=16, layers=1, heads=2, max_length=8, dropout=0.1, epochs=3, batch_size=8, weight_decay=0.01
+)
 
 
 def _anchors(log: Log, cut: int) -> tuple[Anchors, Periods]:

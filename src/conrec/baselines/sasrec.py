@@ -40,6 +40,8 @@ __all__ = ["Sasrec", "SasrecNetwork", "fit_sasrec"]
 
 VALIDATION_K = 20
 QUERY_BATCH = 256
+POOL = 16
+"""Batches that are sorted by length together."""
 
 
 class Block(nn.Module):
@@ -190,8 +192,8 @@ def fit_sasrec(
         )
         best, best_value, best_epoch = _frozen(network), -math.inf, 0
         for epoch in range(1, config.epochs + 1):
-            order = generator(seed, "sasrec", "order", epoch).permutation(len(stretches))
-            loss = _epoch(network, optimizer, [stretches[one] for one in order])
+            batches = _batches(stretches, config.batch_size, generator(seed, "sasrec", "order", epoch))
+            loss = _epoch(network, optimizer, batches)
             curve["loss"].append([epoch, loss])
             state = _frozen(network)
             value = _validation(Sasrec(state), log, validation, protocol)
@@ -224,22 +226,35 @@ def _stretches(log: Log, max_length: int) -> list[Array]:
     return found
 
 
-def _epoch(network: SasrecNetwork, optimizer: torch.optim.Optimizer, stretches: list[Array]) -> float:
-    """One pass in the given order; mean loss over all positions."""
+def _batches(stretches: list[Array], size: int, random: np.random.Generator) -> list[list[Array]]:
+    """All stretches in random batches of similar lengths: most users have few negatives, and padding costs time."""
+    order = random.permutation(len(stretches))
+    batches = []
+    for begin in range(0, len(order), POOL * size):
+        pool = sorted((stretches[one] for one in order[begin : begin + POOL * size]), key=len)
+        batches += [pool[first : first + size] for first in range(0, len(pool), size)]
+    return [batches[one] for one in random.permutation(len(batches))]
+
+
+def _epoch(network: SasrecNetwork, optimizer: torch.optim.Optimizer, batches: list[list[Array]]) -> float:
+    """One pass in the given order; mean loss over all positions.
+
+    Batches of long stretches hold more positions than others: each loss is a sum over a common divisor, so that every
+    position of the training period weighs the same.
+    """
     network.train()
-    total, positions = 0.0, 0
-    size = network.config.batch_size
-    for begin in range(0, len(stretches), size):
-        batch = stretches[begin : begin + size]
+    positions = sum(len(one) - 1 for batch in batches for one in batch)
+    total = 0.0
+    for batch in batches:
         inputs = _padded([one[:-1] for one in batch], network.n_items)
         targets = _padded([one[1:] for one in batch], -1)
         real = targets >= 0
-        loss = F.cross_entropy(network.logits(network.states(inputs)[real]), targets[real])
+        logits = network.logits(network.states(inputs)[real])
+        loss = F.cross_entropy(logits, targets[real], reduction="sum")
         optimizer.zero_grad()
-        loss.backward()
+        (loss * (len(batches) / positions)).backward()
         optimizer.step()
-        count = int(real.sum())
-        total, positions = total + float(loss.detach()) * count, positions + count
+        total += float(loss.detach())
     return total / positions
 
 
