@@ -131,6 +131,18 @@ def test_same_seed_same_bytes_and_the_global_generator_is_left_alone(tmp_path: P
     assert (tmp_path / "one").read_bytes() != (tmp_path / "other").read_bytes()
 
 
+def test_the_number_of_threads_changes_nothing_and_is_given_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            train_rqvae(rows(100), SMALL, 0).save(tmp_path / str(threads))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
 def test_saved_and_loaded(tmp_path: Path) -> None:
     model = train_rqvae(rows(100), SMALL, 0)
     model.save(tmp_path / "rqvae.safetensors")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,8 +34,8 @@ def codebook_size_for(n_items: int) -> int:
 def train_rqvae(embeddings: Float[Array, "n d"], config: RqVaeConfig, seed: int, device: str = "cpu") -> RqVae:
     """Train on all rows given; apply to any rows with `RqVae.encode`.
 
-    The same embeddings, configuration, seed, device and number of threads give the same bytes; torch's global
-    generator is neither read nor moved.
+    The same embeddings, configuration, seed and device give the same bytes; torch's global generator is neither
+    read nor moved.
 
     Args:
         embeddings: rows to train on; scaled inside.
@@ -58,7 +60,8 @@ def train_rqvae(embeddings: Float[Array, "n d"], config: RqVaeConfig, seed: int,
     # Rows that are all alike stay as they are: zeros.
     model.scale.fill_(spread if spread > 1e-8 else 1.0)
     model.to(device)
-    _Training(model, model.standardise(embeddings), generator).run()
+    with _one_thread():
+        _Training(model, model.standardise(embeddings), generator).run()
     return model.eval()
 
 
@@ -97,6 +100,21 @@ def resolve_codebook_size(config: RqVaeConfig, n_items: int, n_rows: int) -> int
             mend="Lower it, or leave it out: it then follows the size of the catalogue.",
         )
     return config.codebook_size
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one CPU thread.
+
+    A step multiplies matrices of a few hundred rows. Threads that wait for each other a dozen times a step gain
+    little on an idle machine, and on a busy one they made it ten times slower.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(slots=True)
