@@ -108,6 +108,7 @@ def test_tables_and_figures_can_be_read_without_seeing(page_text: str) -> None:
     assert all(attributes.get("scope") in ("row", "col") for attributes in page.all("th"))
     assert all(len(str(attributes.get("alt"))) > 20 for attributes in page.all("img"))
     assert len(page.all("figcaption")) == len(page.all("figure")) == len(page.all("img")) > 8
+    assert {one["media"] for one in page.all("source")} == {"screen and (prefers-color-scheme: dark)"}
     assert page.all("html")[0]["lang"] == "en"
     style = page.text("style")
     for needed in ("prefers-color-scheme: dark", "@media print", "max-width"):

@@ -86,7 +86,7 @@ def ablation(source: RunSource) -> Section:
 def alignment(source: RunSource) -> Section:
     """Accuracy on held-out four-way choices after each stage."""
     lead = (
-        "Which of four items did the user dislike? Asked without any history, on items of choices that were held "
+        "Which of four items did the user dislike? Asked without any history, on choices that were held "
         "out; a stage that forgets the task falls back towards chance."
     )
     found = source.optional("results", "alignment.json")
