@@ -33,7 +33,7 @@ filter_app = typer.Typer(help="Use the filter of a finished run.", no_args_is_he
 app.add_typer(data_app, name="data")
 app.add_typer(filter_app, name="filter")
 
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 130)
 EXTRA_OF = {
     "torch": "train",
     "transformers": "train",

@@ -73,7 +73,6 @@ class Pipeline:
                 self.seconds[stage.name] = done
                 console.print(f"{head} finished before ({done:.1f} s)", highlight=False)
                 continue
-            console.print(head, highlight=False)
             path = self.folder / stage.manifest
             path.unlink(missing_ok=True)
             begin = time.perf_counter()

@@ -122,7 +122,7 @@ class Chain:
     def _items(self) -> None:
         space = self.space
         seed = self.trainer.seed("items")
-        build_items(space.prepared.items, space.trained_items, self.config, space.folder, seed)
+        build_items(space.prepared.items, space.trained_items, self.config, space.folder / "items", seed)
 
     def _conrec(self) -> list[tuple[str, str, Callable[[], None]]]:
         """Name, section of the configuration and training of each CoNRec stage."""
@@ -146,17 +146,16 @@ class Chain:
         self, name: str, train: Callable[[], None], starts: tuple[str, ...], sections: tuple[str, ...]
     ) -> list[Stage]:
         """Training and prediction of one model."""
-        outputs = [f"models/{name}/curve.json"]
-        outputs.append(f"models/{name}/{'sasrec.safetensors' if name == 'sasrec' else 'model'}")
+        outputs = (f"models/{name}/curve.json", f"models/{name}/model")
         training = Stage(
             f"train {name}",
             f"models/{name}.train.json",
             (*DATA_INPUTS, *ITEM_INPUTS, *(f"models/{start}/model" for start in starts)),
-            tuple(outputs),
+            outputs,
             self.space.section(*sections, "evaluation"),
             train,
         )
-        return [training, self._predict(name, (outputs[-1],))]
+        return [training, self._predict(name, outputs[1:])]
 
     def _predict(self, name: str, model_files: tuple[str, ...]) -> Stage:
         """Predictions and candidate scores of one model for all validation and test anchors."""
@@ -266,10 +265,10 @@ class Chain:
     def _store(self, name: str) -> Stage:
         """Predict sets of every user as of the end of the log, and the threshold from validation anchors."""
         inputs = [*DATA_INPUTS, *ITEM_INPUTS, f"predictions/{name}.parquet"]
-        if name in ("sasrec",):
-            inputs.append("models/sasrec/sasrec.safetensors")
-        elif name not in MODELS[:2]:
-            inputs += [f"models/{name}/model", f"models/{name}/context.json"]
+        if name not in MODELS[:2]:
+            inputs.append(f"models/{name}/model")
+        if name not in MODELS[:3]:
+            inputs.append(f"models/{name}/context.json")
         return Stage(
             f"filter store {name}",
             f"filter/{name}.manifest.json",

@@ -39,7 +39,7 @@ def _cell(figure: Mapping[str, float] | None, best: float | None) -> str:
         return "–"
     value = f"{figure['value']:.4f}"
     bold = f"[bold]{value}[/bold]" if figure["value"] == best else value
-    return f"{bold} \\[{figure['low']:.3f}, {figure['high']:.3f}]"
+    return f"{bold} {figure['low']:.3f}–{figure['high']:.3f}"
 
 
 def stage_table(seconds: Mapping[str, Any]) -> Table:

@@ -60,7 +60,7 @@ class Trainer:
             data.log, data.anchors, data.periods, self.config.sasrec, self.config.protocol, self.seed(name)
         )
         with replacing_folder(self.space.folder / "models" / name) as folder:
-            model.save(folder)
+            model.save(folder / "model")
             write_json(folder / "curve.json", model.curve)
 
     def translation(self, name: str) -> None:

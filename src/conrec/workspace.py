@@ -62,7 +62,7 @@ class Workspace:
     @cached_property
     def items(self) -> ItemSpace:
         """Semantic IDs and rebuilt embeddings."""
-        return read_items(self.folder)
+        return read_items(self.folder / "items")
 
     @cached_property
     def titles(self) -> list[str]:
@@ -158,7 +158,7 @@ class Workspace:
             return LivePopularity(self.config.popularity)
         folder = self.folder / "models" / name
         if name == "sasrec":
-            return Sasrec.load(folder)
+            return Sasrec.load(folder / "model")
         context: Context = read_json(folder / "context.json")["context"]
         return self.generative(self.backbone(name), context)
 
