@@ -243,7 +243,7 @@ class PromptConfig(Settings):
 class TranslationConfig(Settings):
     """Bidirectional translation SID and title."""
 
-    epochs: Positive = 12
+    epochs: Positive = 10
     batch_size: Positive = 64
     learning_rate: Rate = 2e-3
 
@@ -263,7 +263,7 @@ class AlignmentConfig(Settings):
 class SftConfig(Settings):
     """Next-negative supervised fine-tuning."""
 
-    epochs: Positive = 6
+    epochs: Positive = 3
     batch_size: Positive = 16
     """Sequences in a step; a sequence is a stretch of one user's history."""
     learning_rate: Rate = 1e-3
@@ -275,9 +275,9 @@ class GrpoStageConfig(Settings):
     """One stage of Progressive GRPO."""
 
     context: Context
-    kl_weight: float = Field(default=0.02, ge=0)
+    kl_weight: float = Field(default=0.1, ge=0)
     """Beta (paper: tuned per stage, values not published)."""
-    samples: Positive = 3200
+    samples: Positive = 1280
     """Training anchors of the stage (paper: 100,000)."""
 
 
@@ -296,7 +296,7 @@ class GrpoConfig(Settings):
     updates_per_rollout: Positive = 1
     """Gradient steps on each batch of rollouts; with more than one the ratio leaves 1 and clipping acts."""
     clip: Rate = 0.2
-    learning_rate: Rate = 2e-4
+    learning_rate: Rate = 1e-4
     penalty: float = Field(default=0.5, ge=0)
     """Gamma, the weight of the similarity to future positives (paper: not published)."""
     std_floor: float = Field(default=0.05, ge=0)
@@ -307,7 +307,7 @@ class GrpoConfig(Settings):
     """Whether the model of a stage cleans the samples of the next one."""
     clean_similarity: float = 0.8
     """A generation more similar than this to a future positive marks a sample for augmentation."""
-    evaluations: Positive = 8
+    evaluations: Positive = 6
     """How often the reward on validation anchors is measured, start and end included."""
 
 

@@ -24,7 +24,7 @@ from conrec.logs.log import Log
 from conrec.progress import meter
 from conrec.seeds import derive, generator
 
-__all__ = ["RewardSamples", "blocked_items", "clean", "draw_samples", "mean_reward", "train_stage"]
+__all__ = ["RewardSamples", "Stage", "blocked_items", "clean", "draw_samples", "mean_reward", "train_stage"]
 
 CLEAN_BEAMS = 8
 """Generations of the earlier model that are compared with what the user will like."""
@@ -55,16 +55,12 @@ class RewardSamples:
 
 
 def blocked_items(log: Log, users: Array, timestamps: Array, history_eligible: bool) -> torch.Tensor:
-    """bool [B, items]: the items of each user's history, which may not be returned.
-
-    Where a history holds the whole catalogue nothing is blocked, so that something can be drawn.
-    """
+    """bool [B, items]: the items of each user's history, which may not be returned."""
     blocked = torch.zeros(len(users), log.n_items, dtype=torch.bool)
     if history_eligible:
         return blocked
     for row, (user, timestamp) in enumerate(zip(users.tolist(), timestamps.tolist(), strict=True)):
         blocked[row, torch.from_numpy(log.item[log.history(user, timestamp)].astype(np.int64))] = True
-    blocked[blocked.all(1)] = False
     return blocked
 
 

@@ -1,0 +1,124 @@
+"""The command line: what is meant by a mistake, and never a traceback for one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from conrec.config import Config, dump_config, load_config
+from conrec.errors import ConfigError
+
+
+def conrec(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "conrec.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rnu"], "Did you mean 'run'?"),
+        (["run", "--presett", "tiny"], "--preset"),
+        (["run", "--preset", "tinny"], "Did you mean 'tiny'?"),
+        (["run", "--data", "ml100k"], "Did you mean 'ml-100k'?"),
+        (["run", "--set", "grpo.grup_size=3"], "Did you mean 'group_size'?"),
+        (["run", "--set", "grpo.group_size=1"], "grpo.group_size = 1 does not fit"),
+        (["run", "--set", "seed"], "expected KEY=VALUE"),
+        (["run", "nowhere.toml"], "nowhere.toml: this file does not exist"),
+        (["evaluate", "nowhere"], "there is no run here"),
+        (["report", "nowhere"], "nowhere"),
+        (["data", "fetch", "movielens"], "there is no source"),
+        (["data", "check", "nowhere.csv"], "nowhere.csv"),
+        (["filter", "apply", "--run", "nowhere", "--candidates", "c.csv", "--out", "d.csv"], "c.csv"),
+    ],
+)
+def test_mistakes_end_with_a_clear_line(arguments, said, tmp_path):
+    done = conrec(*arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    assert said in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_sources_are_listed():
+    done = conrec("data", "list")
+    assert done.returncode == 0
+    for name in ("ml-100k", "movietweetings", "table"):
+        assert name in done.stdout
+
+
+def test_doctor_says_what_is_there():
+    done = conrec("doctor")
+    assert "torch" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_what_needs_no_model_loads_no_torch():
+    code = (
+        "import sys; import conrec.cli, conrec.evaluation.evaluate, conrec.filtering.apply, conrec.logs.check; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_missing_extra_names_the_command_that_brings_it(monkeypatch, capsys):
+    from conrec import cli  # noqa: PLC0415
+
+    def missing():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli, "app", missing)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "pip install 'conrec[train]'" in capsys.readouterr().err
+
+
+def test_a_full_disk_says_how_to_go_on(monkeypatch, capsys):
+    from conrec import cli  # noqa: PLC0415
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "app", full)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "the same command again" in capsys.readouterr().err
+
+
+def test_configuration_survives_its_file(tmp_path):
+    for preset in ("tiny", "small", "paper"):
+        config = load_config(preset, overrides={"run": {"seed": 7}})
+        path = tmp_path / f"{preset}.toml"
+        path.write_text(dump_config(config))
+        assert Config.model_validate(load_config("tiny", path)) == config
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path):
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep" / "mine.toml"
+    path.write_text('[data]\nsource = "table"\nevents = "e.csv"\n')
+    assert load_config(file=path).data.events == tmp_path / "deep" / "e.csv"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[run\n", "cannot be read as TOML"),
+        ("[sft]\nepoch = 3\n", "Did you mean 'epochs'"),
+        ("[protocol]\nvalidation_cut = 0.9\n", "must be below"),
+        ('[[grpo.stages]]\ncontext = "all"\n', "grpo.stages.0.context = 'all' does not fit"),
+    ],
+)
+def test_files_with_mistakes_name_file_and_key(tmp_path, text, said):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"mine\.toml") as caught:
+        load_config(file=path)
+    assert said in str(caught.value)

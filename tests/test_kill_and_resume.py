@@ -1,0 +1,67 @@
+"""A run that is killed in each of its stages and started again ends as one that was not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from conrec.config import load_config
+from conrec.logs.schema import ANCHORS, CANDIDATE_SCORES, EVENTS, ITEMS, PREDICTIONS, SEMANTIC_IDS
+from conrec.run import rows_of
+from tests.small_run import write_small_log
+
+
+@pytest.fixture(scope="module")
+def runs(ml100k, tmp_path_factory):
+    """Folders of the undisturbed run and of the killed one, and the stages in which it was killed."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = write_small_log(ml100k, folder)
+    script = Path(__file__).with_name("killed_run.py")
+    arguments = [config, folder / "plain", folder / "killed", "0.02"]
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=800
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "plain", folder / "killed", json.loads(done.stdout.splitlines()[-1])
+
+
+def test_it_was_killed_in_the_middle_of_stages(runs):
+    hit = runs[2]
+    assert {
+        f"train {name}" for name in ("sasrec", "conrec-translation", "conrec-sft", "conrec-grpo-1", "conrec")
+    } <= set(hit)
+    assert len(hit) >= 20
+
+
+def test_predictions_and_everything_else_are_the_same_to_the_byte(runs):
+    plain, killed, _ = runs
+    files = sorted(path.relative_to(plain) for path in plain.rglob("*.parquet"))
+    assert len(files) == 4 + 1 + 2 * 11 + 1
+    assert files == sorted(path.relative_to(killed) for path in killed.rglob("*.parquet"))
+    models = [path.relative_to(plain) for path in plain.rglob("*.safetensors")]
+    results = [Path("results/metrics.json"), Path("results/filter.json"), Path("results/alignment.json")]
+    for name in [*files, *models, *results]:
+        assert (plain / name).read_bytes() == (killed / name).read_bytes(), name
+
+
+def test_nothing_is_left_under_a_temporary_name(runs):
+    assert not [path for path in runs[1].rglob(".*") if path.name != ".lock"]
+
+
+def test_the_run_holds_every_file_of_the_contract(runs):
+    plain = runs[0]
+    for name in ("config.toml", "environment.json", "results/metrics.json", "report.html"):
+        assert (plain / name).stat().st_size > 0
+    schemas = {"data/events": EVENTS, "data/items": ITEMS, "data/anchors": ANCHORS, "items/semantic_ids": SEMANTIC_IDS}
+    for model in rows_of(load_config()):
+        schemas[f"predictions/{model}"] = PREDICTIONS
+        schemas[f"candidate_scores/{model}"] = CANDIDATE_SCORES
+    for name, schema in schemas.items():
+        found = pq.read_schema(plain / f"{name}.parquet")
+        for field in schema:
+            assert found.field(field.name).type == field.type, (name, field.name)

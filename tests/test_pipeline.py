@@ -1,0 +1,97 @@
+"""Stages: finished or not there, run again when what goes in changes, and one process a run."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from conrec.artefacts import read_json
+from conrec.errors import ArtefactError, RunLockedError
+from conrec.pipeline import Pipeline, Stage, locked, replacing_folder
+
+
+@pytest.fixture
+def calls():
+    return []
+
+
+def stages(folder, calls, setting=1):
+    """Two stages: one writes a number, the other doubles it into a folder."""
+
+    def write():
+        calls.append("write")
+        (folder / "a.txt").write_text(str(setting))
+
+    def double():
+        calls.append("double")
+        with replacing_folder(folder / "b") as temporary:
+            (temporary / "value").write_text(str(2 * int((folder / "a.txt").read_text())))
+
+    return [
+        Stage("write", "a.manifest.json", (), ("a.txt",), {"setting": setting}, write),
+        Stage("double", "b.manifest.json", ("a.txt",), ("b",), None, double),
+    ]
+
+
+def test_finished_stages_are_not_run_again(tmp_path, calls):
+    Pipeline(tmp_path).run(stages(tmp_path, calls))
+    Pipeline(tmp_path).run(stages(tmp_path, calls))
+    assert calls == ["write", "double"]
+    assert set(read_json(tmp_path / "timings.json")) == {"write", "double"}
+
+
+def test_another_setting_runs_its_stage_and_what_depends_on_it(tmp_path, calls):
+    Pipeline(tmp_path).run(stages(tmp_path, calls))
+    Pipeline(tmp_path).run(stages(tmp_path, calls, setting=5))
+    assert calls == ["write", "double"] * 2
+    assert (tmp_path / "b" / "value").read_text() == "10"
+
+
+@pytest.mark.parametrize("damage", ["changed", "removed", "manifest"])
+def test_a_damaged_output_is_made_again(tmp_path, calls, damage):
+    Pipeline(tmp_path).run(stages(tmp_path, calls))
+    if damage == "changed":
+        (tmp_path / "b" / "value").write_text("999")
+    elif damage == "removed":
+        (tmp_path / "b" / "value").unlink()
+    else:
+        (tmp_path / "b.manifest.json").write_text("{ cut sh")
+    Pipeline(tmp_path).run(stages(tmp_path, calls))
+    assert calls == ["write", "double", "double"]
+    assert (tmp_path / "b" / "value").read_text() == "2"
+
+
+def test_a_full_disk_leaves_the_last_finished_stage_intact(tmp_path, calls):
+    first, second = stages(tmp_path, calls)
+
+    def full():
+        with replacing_folder(tmp_path / "b") as temporary:
+            (temporary / "value").write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        Pipeline(tmp_path).run([first, Stage("double", "b.manifest.json", ("a.txt",), ("b",), None, full)])
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.manifest.json", "a.txt"]
+    Pipeline(tmp_path).run([first, second])
+    assert calls == ["write", "double"]
+
+
+def test_a_stage_that_does_not_write_what_it_promises_is_not_finished(tmp_path):
+    with pytest.raises(ArtefactError, match=r"c\.txt: the stage 'lazy' did not write it"):
+        Pipeline(tmp_path).run([Stage("lazy", "c.manifest.json", (), ("c.txt",), None, lambda: None)])
+    assert not (tmp_path / "c.manifest.json").exists()
+
+
+def test_one_process_works_in_a_run_and_clears_what_a_killed_one_left(tmp_path):
+    left = tmp_path / "models" / ".sasrec.tmp"
+    left.mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".events.parquet.12ab.tmp").write_text("half")
+    with locked(tmp_path):
+        assert not left.exists()
+        assert not list((tmp_path / "data").iterdir())
+        with pytest.raises(RunLockedError, match="another process"), locked(tmp_path):
+            pass
+    with locked(tmp_path):
+        pass
