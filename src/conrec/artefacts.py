@@ -5,6 +5,7 @@ Only Parquet, JSON, TOML and safetensors are read; nothing is ever unpickled.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,17 +24,55 @@ from conrec.arrays import Array
 from conrec.errors import ArtefactError
 
 __all__ = [
+    "disk_full",
     "hash_file",
     "hash_json",
     "read_json",
     "read_parquet",
     "read_tensors",
     "replacing",
+    "saying_disk_full",
     "write_json",
     "write_parquet",
     "write_tensors",
     "write_text",
 ]
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, no more in one file: to the user, all of them are a full disk."""
+_FULL_WORDS = tuple(word for code in FULL for word in (os.strerror(code).lower(), f"(os error {code})"))
+
+
+def disk_full(error: Exception) -> bool:
+    """Whether an error means a full disk.
+
+    Libraries in C and Rust (LMDB, safetensors, tokenizers) raise errors of their own with the system's words in
+    them. LMDB's MDB_MAP_FULL is not one of these: its map was made too small, however empty the disk.
+
+    >>> disk_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
+    True
+    >>> disk_full(RuntimeError("I/O error: No space left on device (os error 28)"))
+    True
+    >>> disk_full(OSError(errno.EACCES, "Permission denied"))
+    False
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    text = str(error).lower()
+    return any(word in text for word in _FULL_WORDS)
+
+
+@contextmanager
+def saying_disk_full(path: Path) -> Iterator[None]:
+    """Turn a library's own error for a full disk into the OSError (ENOSPC) that Python would have raised."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if not disk_full(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 @contextmanager
@@ -109,8 +148,12 @@ def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
-    """Write NumPy arrays as safetensors."""
-    with replacing(path) as temporary:
+    """Write NumPy arrays as safetensors.
+
+    Raises:
+        OSError: the disk is full, among others.
+    """
+    with saying_disk_full(path), replacing(path) as temporary:
         save_file(dict(tensors), temporary, metadata=dict(metadata or {}))
 
 

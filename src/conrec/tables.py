@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 
-__all__ = ["COLUMNS", "metrics_table", "stage_table"]
-
-COLUMNS = (
-    ("hr@20", "HR@20"),
-    ("fhr@20", "FHR@20"),
-    ("luf@20", "LUF@20"),
-    ("lif@20", "LIF@20"),
-    ("candidate_accuracy", "candidate accuracy"),
-)
-"""Metric and heading of the results table, in the paper's order."""
+__all__ = ["metric_columns", "metrics_table", "stage_table"]
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
-def metrics_table(metrics: Metrics, columns: Sequence[tuple[str, str]] = COLUMNS) -> Table:
-    """Every row with its value and 95 % interval; the best value of a column is bold."""
+def metric_columns(top_k: int) -> tuple[tuple[str, str], ...]:
+    """Key and heading of each metric of the results table, in the paper's order.
+
+    >>> metric_columns(10)[0]
+    ('hr@10', 'HR@10')
+    """
+    ranked = tuple((f"{name}@{top_k}", f"{name.upper()}@{top_k}") for name in ("hr", "fhr", "luf", "lif"))
+    return (*ranked, ("candidate_accuracy", "candidate accuracy"))
+
+
+def metrics_table(metrics: Metrics, top_k: int = 20) -> Table:
+    """Every row with its value and 95 % interval; the best value of a column is bold.
+
+    Args:
+        metrics: what ``results/metrics.json`` holds.
+        top_k: K that they were computed with (`evaluation.top_k`).
+    """
+    columns = metric_columns(top_k)
     table = Table(caption="95 % intervals from a bootstrap over users; n: test anchors")
     table.add_column("model", no_wrap=True)
     for key, heading in columns:

@@ -198,6 +198,17 @@ def test_other_mistakes_are_named(circle_run: Build, tmp_path: Path) -> None:
         apply_filter(run, "conrec", tmp_path / "in.parquet", tmp_path / "out.csv")
 
 
+@pytest.mark.parametrize(("threshold", "why"), [(0.9, False), (1.0, True), (None, True)])
+def test_the_summary_says_why_nothing_is_dropped(
+    circle_run: Build, tmp_path: Path, threshold: float | None, why: bool
+) -> None:
+    done = apply_filter(circle_run(threshold), "conrec", write_rows(tmp_path / "in.csv"), tmp_path / "out.csv")
+    lines = done.lines()
+    assert lines[0].startswith(f"6 rows: {done.dropped} dropped, {done.kept} kept (1 of unknown users, 1 of unknown")
+    assert (done.dropped == 0) == why
+    assert lines[1:] == (["Nothing can be dropped. as given"] if why else [])
+
+
 def test_a_disk_that_fills_leaves_the_old_output(
     circle_run: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

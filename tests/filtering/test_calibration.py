@@ -18,7 +18,15 @@ from conrec.evaluation.evaluate import RunData
 from conrec.evaluation.predictions import write_predictions
 from conrec.filtering.calibration import calibrate, report_on_test, test_report
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.threshold import choose_threshold, read_threshold, trade_off
+from conrec.filtering.threshold import (
+    BOUNDS,
+    best_within,
+    choose_threshold,
+    in_words,
+    read_threshold,
+    share_above,
+    trade_off,
+)
 from conrec.items.semantic_ids import SemanticIds
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log
@@ -182,3 +190,33 @@ def test_a_model_without_predictions_is_named(tmp_path: Path) -> None:
     data, catalogue = world(tmp_path, [[2]], [0])
     with pytest.raises(ArtefactError, match=r"sasrec\.parquet: this file is missing"):
         calibrate(tmp_path, "sasrec", data, catalogue, config_of())
+
+
+def test_best_thresholds_are_on_the_curve() -> None:
+    rng = np.random.default_rng(0)
+    positives = rng.uniform(-1, 1, 3000).astype(np.float32)
+    negatives = rng.uniform(-1, 1, 900).astype(np.float32)
+    curve = trade_off(positives, negatives)
+    for bound in BOUNDS:
+        point = best_within(curve, len(positives), bound)
+        assert point is not None
+        assert point.threshold == choose_threshold(positives, bound)
+        assert point.caught == share_above(negatives, point.threshold)
+    assert best_within(curve, len(positives), 1e-4) is None
+    assert best_within((), 10, 0.5) is None
+
+
+def test_a_filter_that_cannot_drop_says_why_and_what_else_to_choose(tmp_path: Path) -> None:
+    # 100 likes: 8 are predicted themselves, so 5 % leaves nothing to drop, and 10 % drops those at 0 degrees only.
+    data, catalogue = world(tmp_path, [[0]] * 8 + [[5]] * 92, [0])
+    threshold = calibrate(tmp_path, "conrec", data, catalogue, config_of(0.05))
+    assert threshold.keeps_everything
+    lines = in_words(threshold)
+    assert lines[0].startswith("Nothing can be dropped. 8 of 100 future positives")
+    said = [line.strip() for line in lines[2:]]
+    assert said[:2] == ["1%: keeps everything", "5%: keeps everything"]
+    assert said[2] == "10%: threshold 0.6428, drops 8.0% of what was liked and 100.0% of what was disliked"
+    assert len(said) == len(BOUNDS)
+    assert in_words(calibrate(tmp_path, "conrec", data, catalogue, config_of(0.1))) == []
+    nobody, catalogue = world(tmp_path, [[], []], [0])
+    assert len(in_words(calibrate(tmp_path, "conrec", nobody, catalogue, config_of(0.05)))) == 1

@@ -13,6 +13,7 @@ from conrec.artefacts import replacing
 from conrec.errors import DataError
 from conrec.filtering.filter import REASONS, UNKNOWN_ITEM, UNKNOWN_USER, Decisions, NegativeFilter
 from conrec.filtering.tables import Block, open_table, suffix_of, table_writer
+from conrec.filtering.threshold import in_words, read_threshold
 from conrec.progress import meter
 
 __all__ = ["ADDED", "ApplySummary", "apply_filter"]
@@ -35,6 +36,7 @@ class ApplySummary:
         unknown_users: rows kept because their user has no predict set.
         unknown_items: rows kept because their item is not in the catalogue (and their user is known).
         out_file: where the output lies.
+        why_nothing: where the threshold cannot drop anything, why, and what other bounds would do; else empty.
     """
 
     model: str
@@ -44,6 +46,16 @@ class ApplySummary:
     unknown_users: int
     unknown_items: int
     out_file: Path
+    why_nothing: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """What was done, for a reader."""
+        threshold = "none" if self.threshold is None else f"{self.threshold:.4f}"
+        return [
+            f"{self.rows:,} rows: {self.dropped:,} dropped, {self.kept:,} kept ({self.unknown_users:,} of unknown "
+            f"users, {self.unknown_items:,} of unknown items); model {self.model}, threshold {threshold}",
+            *self.why_nothing,
+        ]
 
     @property
     def kept(self) -> int:
@@ -94,7 +106,8 @@ def apply_filter(
                 step(len(one), f"{dropped:,} dropped")
         if rows == 0:
             raise DataError("has no rows", where=str(candidates_file), expected="at least one candidate")
-    return ApplySummary(model, negative_filter.threshold, rows, dropped, unknown_users, unknown_items, out_file)
+    why = tuple(in_words(read_threshold(run_folder, model)))
+    return ApplySummary(model, negative_filter.threshold, rows, dropped, unknown_users, unknown_items, out_file, why)
 
 
 def _refuse_clash(names: list[str] | set[str], path: Path) -> None:

@@ -22,6 +22,7 @@ from conrec.evaluation.significance import Bootstrap
 from conrec.filtering.catalogue import FilterCatalogue, max_similarity
 from conrec.filtering.threshold import (
     Threshold,
+    above,
     choose_threshold,
     read_threshold,
     share_above,
@@ -102,9 +103,9 @@ def calibrate(run_folder: Path, model: str, data: RunData, catalogue: FilterCata
         anchors=len(anchors),
         users=len(np.unique(anchors.user)),
         positives=len(positives),
-        false_filters=_above(positives, value),
+        false_filters=int(above(positives, value).sum()),
         negatives=len(negatives),
-        caught=_above(negatives, value),
+        caught=int(above(negatives, value).sum()),
         sid_hash=catalogue.sid_hash,
         curve=trade_off(positives, negatives),
     )
@@ -143,7 +144,7 @@ def report_on_test(
     values = np.full((len(anchor), len(groups)), np.nan)
     begin = 0
     for column, (group, _) in enumerate(groups):
-        values[begin : begin + len(group), column] = _dropped(group, threshold)
+        values[begin : begin + len(group), column] = above(group, threshold)
         begin += len(group)
     result: dict[str, Any] = {"threshold": threshold}
     if not len(anchor):
@@ -189,17 +190,6 @@ def _pairs(rows: Ragged) -> tuple[Array, Array]:
     return np.repeat(np.arange(len(rows)), rows.lengths), rows.values
 
 
-def _dropped(similarities: Array, threshold: float | None) -> Array:
-    """1 where a pair is dropped, else 0, float64."""
-    if threshold is None:
-        return np.zeros(len(similarities))
-    return (similarities > np.float32(threshold)).astype(np.float64)
-
-
-def _above(similarities: Array, threshold: float | None) -> int:
-    return int(_dropped(similarities, threshold).sum())
-
-
 def _statement(value: float | None, bound: float, n: int, positives: Array) -> str:
     """In words, what the calibration found."""
     if n == 0:
@@ -220,8 +210,8 @@ def _statement(value: float | None, bound: float, n: int, positives: Array) -> s
             f"bound of {bound:g} allows to lose: nothing is above 1, so the filter keeps everything."
         )
     return (
-        f"{_above(positives, value)} of {n} future positives in validation are above {value:.4f}, a false-filter rate "
-        f"of {share_above(positives, value):.4f} against the bound of {bound:g}."
+        f"{int(above(positives, value).sum())} of {n} future positives in validation are above {value:.4f}, "
+        f"a false-filter rate of {share_above(positives, value):.4f} against the bound of {bound:g}."
     )
 
 

@@ -18,7 +18,7 @@ from conrec.arrays import Array
 from conrec.errors import ArtefactError, did_you_mean
 from conrec.filtering.catalogue import FilterCatalogue, max_similarity
 from conrec.filtering.store import HEADER, PredictSetStore, StoreMeta, write_store
-from conrec.filtering.threshold import Threshold, read_threshold
+from conrec.filtering.threshold import Threshold, above, read_threshold
 from conrec.recommender import Ranking
 
 __all__ = ["REASONS", "Decision", "Decisions", "Filtered", "NegativeFilter", "stored_models", "write_predict_sets"]
@@ -133,10 +133,7 @@ class NegativeFilter:
         known_user = np.append(found, False)[sets]  # -1 is the last: unknown
         items = self.catalogue.indices(item_ids)
         similarity, nearest = max_similarity(self.catalogue.rebuilt, predicted, np.where(known_user, sets, -1), items)
-        above = np.zeros(len(items), dtype=np.bool_)
-        if self.threshold is not None:
-            above = similarity > np.float32(self.threshold)  # NaN is never above
-        reason = np.where(above, DROPPED, KEPT)
+        reason = np.where(above(similarity, self.threshold), DROPPED, KEPT)
         reason[np.isnan(similarity)] = EMPTY_SET
         reason[items < 0] = UNKNOWN_ITEM
         reason[~known_user] = UNKNOWN_USER

@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from conrec.arrays import Array
-from conrec.artefacts import hash_file, read_json, write_json
+from conrec.artefacts import hash_file, read_json, saying_disk_full, write_json
 from conrec.errors import ArtefactError, DataError
 from conrec.filtering.layout import (
     META_KEY,
@@ -80,6 +80,7 @@ def write_store(
 
     Raises:
         DataError: a user twice, a code out of range, or arrays that do not fit each other.
+        OSError: the disk is full, among others; the old store is then as it was.
     """
     check_content(user_ids, sids, scores, codebook_size)
     written_at = int(time.time()) if written_at is None else written_at
@@ -101,7 +102,12 @@ def write_store(
     temporary = folder / f".{uuid.uuid4().hex[:8]}.tmp"
     trimmed = temporary.with_suffix(".trimmed")
     try:
-        _write_lmdb(temporary, trimmed, rows(), meta, room)
+        try:
+            with saying_disk_full(folder):
+                _write_lmdb(temporary, trimmed, rows(), meta, room)
+        except lmdb.Error:
+            _probe(temporary)
+            raise
         digest, size = hash_file(trimmed), trimmed.stat().st_size
         final = folder / f"data-{digest[:16]}.mdb"
         trimmed.replace(final)
@@ -140,6 +146,18 @@ def _write_lmdb(
     finally:
         environment.close()
     with trimmed.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _probe(path: Path) -> None:
+    """Let a file grow a little more: LMDB calls a write that was cut short by a full disk an input/output error.
+
+    Raises:
+        OSError: the disk is full, among others.
+    """
+    with path.open("ab") as handle:
+        handle.write(bytes(1 << 20))
+        handle.flush()
         os.fsync(handle.fileno())
 
 
@@ -239,13 +257,6 @@ class PredictSetStore:
                 values.append(empty if value is None else value)
         codes, scores = unpack(values, self.meta.slots)
         return found, codes, scores
-
-    def user_ids(self) -> Iterator[str]:
-        """All users, in the order of their keys."""
-        with self._open_environment().begin() as transaction:
-            for key, value in transaction.cursor():
-                if key != META_KEY:
-                    yield self._full_id(key, value)
 
     def _full_id(self, key: bytes, value: bytes) -> str:
         return (value[self.meta.slots * RECORD.itemsize :] if is_hashed(key) else key[1:]).decode()

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from math import floor
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from conrec.arrays import Array
 from conrec.artefacts import read_json, write_json
 from conrec.errors import ArtefactError
 
-__all__ = ["Threshold", "TradeOff", "choose_threshold", "read_threshold", "trade_off", "write_threshold"]
+__all__ = [
+    "BOUNDS",
+    "Threshold",
+    "TradeOff",
+    "above",
+    "best_within",
+    "choose_threshold",
+    "in_words",
+    "read_threshold",
+    "share_above",
+    "trade_off",
+    "write_threshold",
+]
 
 CURVE_POINTS = 101
+BOUNDS = (0.01, 0.05, 0.1, 0.2)
+"""False-filter rates whose best thresholds are always on the curve, for whoever wants to choose another bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +64,7 @@ class Threshold:
         negatives: disliked candidates with a similarity.
         caught: how many of them the threshold drops.
         sid_hash: hash of the SID table.
-        curve: the trade-off over thresholds, rising.
+        curve: the trade-off over thresholds, rising; the best one within each of `BOUNDS` is on it.
     """
 
     model: str
@@ -64,6 +79,11 @@ class Threshold:
     caught: int
     sid_hash: str
     curve: tuple[TradeOff, ...]
+
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether no candidate can be dropped: similarities are cosines, so none is above 1."""
+        return self.threshold is None or self.threshold >= 1
 
 
 def choose_threshold(positives: Float32[Array, " positives"], bound: float) -> float | None:
@@ -94,23 +114,71 @@ def choose_threshold(positives: Float32[Array, " positives"], bound: float) -> f
 def trade_off(
     positives: Float32[Array, " positives"], negatives: Float32[Array, " negatives"], points: int = CURVE_POINTS
 ) -> tuple[TradeOff, ...]:
-    """The curve of false-filter rate and share of dislikes caught, over thresholds at quantiles of both together."""
+    """The curve of false-filter rate and share of dislikes caught.
+
+    Its thresholds are quantiles of both together, and the best ones within `BOUNDS`.
+    """
     both = np.concatenate([positives, negatives])
     if not len(both):
         return ()
     thresholds = np.unique(np.quantile(both, np.linspace(0, 1, points), method="inverted_cdf"))
-    thresholds = np.concatenate([np.asarray([-1.0]), thresholds.astype(np.float64)])
+    chosen = [one for bound in BOUNDS if (one := choose_threshold(positives, bound)) is not None]
+    thresholds = np.concatenate([np.asarray([-1.0, *chosen]), thresholds.astype(np.float64)])
     return tuple(
         TradeOff(threshold, share_above(positives, threshold), share_above(negatives, threshold))
         for threshold in np.unique(thresholds).tolist()
     )
 
 
+def best_within(curve: Iterable[TradeOff], positives: int, bound: float) -> TradeOff | None:
+    """The lowest threshold of a curve that meets a bound by the rule of `choose_threshold`; None where none does.
+
+    Args:
+        curve: trade-off over thresholds.
+        positives: n, liked candidates behind the curve.
+        bound: allowed rate, in (0, 1).
+    """
+    meeting = [
+        point
+        for point in curve
+        if point.false_filter_rate is not None
+        and (round(point.false_filter_rate * positives) + 1) / (positives + 1) <= bound
+    ]
+    return min(meeting, key=lambda point: point.threshold, default=None)
+
+
+def above(values: Float32[Array, " values"], threshold: float | None) -> Bool[Array, " values"]:
+    """Which similarities a threshold drops: those above it; NaN is never above, and nothing is above None."""
+    if threshold is None:
+        return np.zeros(len(values), dtype=np.bool_)
+    return values > np.float32(threshold)
+
+
 def share_above(values: Float32[Array, " values"], threshold: float | None) -> float | None:
-    """Share of values above a threshold (None: none is), None where there are no values."""
-    if not len(values):
-        return None
-    return 0.0 if threshold is None else float((values > np.float32(threshold)).mean())
+    """Share of values above a threshold, None where there are no values."""
+    return float(above(values, threshold).mean()) if len(values) else None
+
+
+def in_words(threshold: Threshold) -> list[str]:
+    """Why a filter drops nothing, where that is so, and what each bound would cost and bring; lines for a reader."""
+    if not threshold.keeps_everything:
+        return []
+    lines = [f"Nothing can be dropped. {threshold.statement}"]
+    if threshold.positives and threshold.curve:
+        lines.append("What other bounds would do on validation data (filter.false_filter_rate):")
+        lines += [f"  {_bound_in_words(threshold, bound)}" for bound in BOUNDS]
+    return lines
+
+
+def _bound_in_words(threshold: Threshold, bound: float) -> str:
+    point = best_within(threshold.curve, threshold.positives, bound)
+    if point is None or point.threshold >= 1:
+        return f"{bound:.0%}: keeps everything"
+    caught = "–" if point.caught is None else f"{point.caught:.1%}"
+    return (
+        f"{bound:.0%}: threshold {point.threshold:.4f}, drops {point.false_filter_rate:.1%} of what was liked and "
+        f"{caught} of what was disliked"
+    )
 
 
 def write_threshold(run_folder: Path, threshold: Threshold) -> None:

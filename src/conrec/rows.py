@@ -1,0 +1,76 @@
+"""The rows of a run: the names of its models in the order of the table, and what the ablation calls them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["BASELINES", "REFERENCE", "conrec_rows", "in_order", "row_label", "rows_of"]
+
+BASELINES = ("most-disliked", "live-popularity", "sasrec", "lc-rec-negatives", "lc-rec-both")
+"""The rows that are not ours."""
+REFERENCE = "conrec"
+"""CoNRec after all of its stages; every other row is compared with it."""
+LABELS = {
+    "conrec-translation": "bidirectional translation",
+    "conrec-alignment": "+ item-level alignment",
+    "conrec-sft": "+ next-negative SFT",
+}
+"""What each stage before GRPO adds."""
+CONTEXTS = {"recent": "recent negatives", "negative": "all negatives", "both": "all feedback"}
+"""What a prompt shows, by the name of its context."""
+_GRPO_STAGE = re.compile(r"conrec-grpo-\d+")
+
+
+@runtime_checkable
+class HasGrpo(Protocol):
+    """Whatever has GRPO stages; a `conrec.config.Config` does, and may ask for its rows while it is checked."""
+
+    @property
+    def grpo(self) -> Any:
+        """`conrec.config.GrpoConfig`: ``stages``, each with a ``context``."""
+
+
+def conrec_rows(config: HasGrpo) -> list[str]:
+    """CoNRec after each of its stages; the last one is plain ``conrec``.
+
+    >>> from conrec.config import Config
+    >>> conrec_rows(Config())[2:]
+    ['conrec-sft', 'conrec-grpo-1', 'conrec-grpo-2', 'conrec']
+    """
+    early = [f"conrec-grpo-{number}" for number in range(1, len(config.grpo.stages))]
+    return [*LABELS, *early, REFERENCE]
+
+
+def rows_of(config: HasGrpo) -> list[str]:
+    """All rows of the table, in order: baselines, the stages of CoNRec, CoNRec."""
+    return [*BASELINES, *conrec_rows(config)]
+
+
+def in_order(names: Iterable[str], config: HasGrpo) -> list[str]:
+    """The names that belong to a run: its own rows in the order of the table, then strangers, sorted.
+
+    A stranger is somebody else's model whose files were put beside the run's own. A GRPO stage that the
+    configuration does not have is no stranger: it is left over from a run with more stages, and left out.
+
+    >>> from conrec.config import Config
+    >>> in_order(["mine", "conrec", "conrec-grpo-7", "sasrec"], Config())
+    ['sasrec', 'conrec', 'mine']
+    """
+    given, rows = set(names), rows_of(config)
+    strangers = {name for name in given.difference(rows) if not _GRPO_STAGE.fullmatch(name)}
+    return [name for name in rows if name in given] + sorted(strangers)
+
+
+def row_label(name: str, config: HasGrpo) -> str:
+    """What a stage of CoNRec adds, in words; the name itself for any other row.
+
+    >>> from conrec.config import Config
+    >>> row_label("conrec-grpo-2", Config())
+    '+ GRPO, all negatives'
+    """
+    grpo = conrec_rows(config)[len(LABELS) :]
+    if name in grpo:
+        return f"+ GRPO, {CONTEXTS[config.grpo.stages[grpo.index(name)].context]}"
+    return LABELS.get(name, name)

@@ -1,0 +1,52 @@
+"""The rows of a run follow its configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from conrec.config import Config
+from conrec.rows import BASELINES, conrec_rows, in_order, row_label, rows_of
+
+
+def config_of(*contexts: str) -> Config:
+    return Config.model_validate({"grpo": {"stages": [{"context": one} for one in contexts]}})
+
+
+def test_rows_are_baselines_then_stages() -> None:
+    rows = rows_of(Config())
+    assert tuple(rows[:5]) == BASELINES
+    assert rows[5:] == [
+        "conrec-translation",
+        "conrec-alignment",
+        "conrec-sft",
+        "conrec-grpo-1",
+        "conrec-grpo-2",
+        "conrec",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("contexts", "labels"),
+    [
+        (("both",), ["+ GRPO, all feedback"]),
+        (("both", "recent"), ["+ GRPO, all feedback", "+ GRPO, recent negatives"]),
+        (("recent", "negative", "both"), ["+ GRPO, recent negatives", "+ GRPO, all negatives", "+ GRPO, all feedback"]),
+    ],
+)
+def test_labels_are_those_of_the_configured_stages(contexts: tuple[str, ...], labels: list[str]) -> None:
+    config = config_of(*contexts)
+    rows = conrec_rows(config)
+    assert [row_label(name, config) for name in rows[3:]] == labels
+    assert rows[-1] == "conrec"
+    assert row_label("sasrec", config) == "sasrec"
+
+
+def test_stages_of_another_configuration_are_left_out_and_strangers_stay() -> None:
+    given = ["zebra", "conrec", "conrec-grpo-1", "conrec-grpo-2", "conrec-grpo-mine", "sasrec"]
+    assert in_order(given, config_of("recent", "both")) == [
+        "sasrec",
+        "conrec-grpo-1",
+        "conrec",
+        "conrec-grpo-mine",
+        "zebra",
+    ]
