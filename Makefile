@@ -13,8 +13,8 @@ run: $(VENV)/.installed
 test: lint types unit
 
 lint: $(VENV)/.tested
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests $(wildcard benchmarks/*.py)
+	$(BIN)/ruff format --check src tests $(wildcard benchmarks/*.py)
 
 types: $(VENV)/.tested
 	$(BIN)/mypy
@@ -25,7 +25,7 @@ unit: $(VENV)/.tested
 # What takes minutes: the slow tests, and every benchmark.
 bench: $(VENV)/.tested
 	$(BIN)/pytest -q -m slow
-	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script; done
 
 # The table of the second data set, MovieTweetings, through a table of one's own (examples/movietweetings.toml).
 study: $(VENV)/.installed

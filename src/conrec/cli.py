@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from conrec import __version__
-from conrec.artefacts import read_json
+from conrec.artefacts import disk_full, read_json
 from conrec.config import PRESETS, Config, load_config
-from conrec.errors import ConrecError, MissingExtraError, did_you_mean
+from conrec.errors import ConfigError, ConrecError, MissingExtraError, did_you_mean
 from conrec.tables import metrics_table, stage_table
 
 __all__ = ["app", "main"]
@@ -44,6 +44,9 @@ EXTRA_OF = {
 }
 """Which extra brings a package that a command needs."""
 
+MISTAKES = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOENT)
+"""System errors on a named file that the user can mend."""
+
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
 Overrides = Annotated[
     list[str] | None,
@@ -70,6 +73,8 @@ def _overrides(pairs: list[str] | None) -> dict[str, Any]:
         *parents, last = key.strip().split(".")
         for parent in parents:
             section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"--set {pair!r} sets a key below {parent!r}, which another --set gave a value")
         section[last] = parsed
     return result
 
@@ -79,22 +84,22 @@ def run(
     config: Annotated[Path | None, typer.Argument(help="TOML file.", metavar="[CONFIG.toml]")] = None,
     preset: Annotated[str, typer.Option(help=f"Size: {', '.join(PRESETS)}.")] = "tiny",
     data: Annotated[str | None, typer.Option(help="Source of the log; see `conrec data list`.")] = None,
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/run"),
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of the run; runs/SOURCE by default.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Run the chain: log, semantic IDs, language model, predictions, filter, metrics, report.
 
     A run that was killed continues with the same command.
     """
-    values = _overrides(overrides)
     if data is not None:
-        values.setdefault("data", {})["source"] = data
-    resolved = load_config(preset, config, values)
+        overrides = [*(overrides or []), f'data.source="{data}"']
+    resolved = load_config(preset, config, _overrides(overrides))
+    folder = out_folder or Path("runs") / resolved.data.source
     from conrec.run import execute  # noqa: PLC0415  (torch is loaded only where it is needed)
 
-    report = execute(resolved, out_folder)
-    out.print(stage_table(read_json(out_folder / "timings.json")))
-    out.print(metrics_table(read_json(out_folder / "results" / "metrics.json")))
+    report = execute(resolved, folder)
+    out.print(stage_table(read_json(folder / "timings.json")))
+    out.print(metrics_table(read_json(folder / "results" / "metrics.json"), resolved.evaluation.top_k))
     out.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 
@@ -106,11 +111,12 @@ def evaluate(
     """Compute all metrics of a run anew from its files."""
     from conrec.evaluation.evaluate import evaluate as compute  # noqa: PLC0415
 
-    metrics = compute(run_folder, _config_of(run_folder))
+    config = _config_of(run_folder)
+    metrics = compute(run_folder, config)
     if as_json:
         sys.stdout.write(json.dumps(metrics, indent=2) + "\n")
     else:
-        out.print(metrics_table(metrics))
+        out.print(metrics_table(metrics, config.evaluation.top_k))
 
 
 @app.command()
@@ -218,12 +224,12 @@ def main() -> None:
         if package not in EXTRA_OF:
             raise
         _fail(str(MissingExtraError(package, EXTRA_OF[package])))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except Exception as error:
+        if disk_full(error):
             _fail(
                 "the disk is full. The last finished stage is intact: free some space and give the same command again."
             )
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOENT):
+        if isinstance(error, OSError) and error.filename and error.errno in MISTAKES:
             _fail(f"{error.filename}: {error.strerror}.")
         raise
     except KeyboardInterrupt:

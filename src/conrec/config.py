@@ -161,13 +161,13 @@ class ProtocolConfig(Settings):
 class SwingConfig(Settings):
     """Swing similarity of items by common negative feedback; the paper gives the formula, not its constants."""
 
-    alpha1: float = 5.0
+    alpha1: float = Field(default=5.0, ge=0)
     """Smooths the weight of a user, (|I(u)| + alpha1) ** -theta."""
-    alpha2: float = 1.0
+    alpha2: float = Field(default=1.0, gt=0)
     """Smooths the overlap of two users."""
-    theta: float = 0.3
+    theta: float = Field(default=0.3, ge=0)
     """How much users with many negatives count less."""
-    more_than: int = 5
+    more_than: int = Field(default=5, ge=0)
     """Pairs of items need more common users than this (paper: 5)."""
     neighbours: Positive = 10
     """How many neighbours of each future negative join GTS."""
@@ -253,9 +253,10 @@ class AlignmentConfig(Settings):
 
     samples: Positive = 20_000
     disliked_by_more_than: int = 3
-    """An answer is an item that more users than this disliked in the training period (paper: more than 3)."""
+    """An answer is an item that the user disliked more often than this, where items repeat in the log (paper: more
+    than 3); where they cannot, as with ratings, one that more users than this disliked. Training period."""
     held_out: Positive = 2_000
-    """Choices of the validation period on which accuracy is measured."""
+    """Choices of the test period on which accuracy is measured."""
     batch_size: Positive = 64
     learning_rate: Rate = 1e-3
 
@@ -275,7 +276,7 @@ class GrpoStageConfig(Settings):
     """One stage of Progressive GRPO."""
 
     context: Context
-    kl_weight: float = Field(default=0.1, ge=0)
+    kl_weight: float = Field(default=0.5, ge=0)
     """Beta (paper: tuned per stage, values not published)."""
     samples: Positive = 1280
     """Training anchors of the stage (paper: 100,000)."""
@@ -284,7 +285,7 @@ class GrpoStageConfig(Settings):
 class GrpoConfig(Settings):
     """Progressive GRPO (paper: three stages of growing context)."""
 
-    stages: tuple[GrpoStageConfig, ...] = (
+    stages: Annotated[tuple[GrpoStageConfig, ...], Field(min_length=1)] = (
         GrpoStageConfig(context="recent"),
         GrpoStageConfig(context="negative"),
         GrpoStageConfig(context="both"),
@@ -316,8 +317,10 @@ class PredictionConfig(Settings):
 
     top_k: Annotated[int, Field(ge=50)] = 50
     """Ranks that are written for each anchor."""
-    predict_set: Positive = 20
-    """Size of the predict set that the filter stores."""
+    predict_set: Annotated[int, Field(ge=1, le=255)] = 20
+    """Size of the predict set that the filter stores; at most `top_k`."""
+    context: Context = "both"
+    """What a prompt of a CoNRec row shows at prediction, the same for all of its stages (LC-Rec: as it was trained)."""
     batch_size: Positive = 32
 
 
@@ -368,7 +371,7 @@ class RunConfig(Settings):
     """Seed and machine."""
 
     seed: int = 0
-    threads: int | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; None: as many as the machine has. Results repeat to the byte for the same number."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
 
@@ -395,6 +398,22 @@ class Config(Settings):
     evaluation: EvaluationConfig = EvaluationConfig()
     filter: FilterConfig = FilterConfig()
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        ranks = self.prediction.top_k
+        if self.evaluation.top_k > ranks:
+            raise ValueError(f"evaluation.top_k {self.evaluation.top_k} needs more than prediction.top_k {ranks} ranks")
+        if self.prediction.predict_set > ranks:
+            raise ValueError(f"prediction.predict_set {self.prediction.predict_set} exceeds prediction.top_k {ranks}")
+        backbone, sasrec = self.backbone, self.sasrec
+        if backbone.hidden_size % backbone.heads or backbone.heads % backbone.key_value_heads:
+            raise ValueError("backbone.heads must divide backbone.hidden_size, and key_value_heads must divide heads")
+        if sasrec.hidden_size % sasrec.heads:
+            raise ValueError(f"sasrec.heads {sasrec.heads} must divide sasrec.hidden_size {sasrec.hidden_size}")
+        if self.data.source != "table" and (self.data.events or self.data.items):
+            raise ValueError(f'data.events and data.items belong to data.source = "table", not {self.data.source!r}')
+        return self
+
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {},
@@ -404,6 +423,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "alignment": {"samples": 200_000},
         "grpo": {"stages": [{"context": one, "samples": 20_000} for one in ("recent", "negative", "both")]},
     },
+    # The paper's sizes, for the record and for one GPU after another: adapters (LoRA) are not built yet, so that a
+    # backbone of 14B would be trained whole, which no single GPU holds.
     "paper": {
         "rqvae": {"codebook_size": 8192},
         "backbone": {"name": "Qwen/Qwen3-14B"},
@@ -434,13 +455,8 @@ def load_config(preset: str = "tiny", file: Path | None = None, overrides: Mappi
             raise ConfigError("this file does not exist", where=str(file)) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"cannot be read as TOML ({error})", where=str(file)) from None
-        data = read.get("data")
-        if isinstance(data, dict):
-            for key in ("folder", "events", "items", "cache"):
-                if isinstance(data.get(key), str):
-                    data[key] = str(file.parent / Path(data[key]).expanduser())
-        values = _merged(values, read)
-    values = _merged(values, overrides or {})
+        values = _merged(values, _absolute(read, file.parent))
+    values = _merged(values, _absolute(overrides or {}, Path()))
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -450,6 +466,19 @@ def load_config(preset: str = "tiny", file: Path | None = None, overrides: Mappi
 def dump_config(config: Config) -> str:
     """The resolved configuration as TOML; keys whose value is None are left out."""
     return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """The same values with the paths of the data section made absolute, relative ones below ``base``."""
+    data = values.get("data")
+    if not isinstance(data, Mapping):
+        return dict(values)
+    paths = {
+        key: str((base / Path(data[key]).expanduser()).resolve())
+        for key in ("folder", "events", "items", "cache")
+        if isinstance(data.get(key), (str, Path))
+    }
+    return {**values, "data": {**data, **paths}}
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -474,6 +503,8 @@ def _config_error(error: ValidationError, where: str) -> ConfigError:
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         return ConfigError(f"there is no key {key!r}", where=where, mend=did_you_mean(path[-1], _keys_beside(path)))
+    if not key or first["type"] == "value_error":
+        return ConfigError(first["msg"].removeprefix("Value error, "), where=f"{where}, {key}" if key else where)
     return ConfigError(f"{key} = {first['input']!r} does not fit", where=where, expected=first["msg"])
 
 

@@ -59,8 +59,12 @@ class Pipeline:
     seconds: dict[str, float] = field(default_factory=dict)
     _hashes: dict[tuple[str, int, int], str] = field(default_factory=dict)
 
-    def run(self, stages: Sequence[Stage]) -> None:
+    def run(self, stages: Sequence[Stage], then: Callable[[], None] | None = None) -> None:
         """Run every stage that is not finished, and print a line for each.
+
+        Args:
+            stages: in order; an input of one is an output of an earlier one.
+            then: called once the first stage is finished.
 
         Raises:
             ArtefactError: a stage ended without writing what it promises.
@@ -72,30 +76,45 @@ class Pipeline:
             if done is not None:
                 self.seconds[stage.name] = done
                 console.print(f"{head} finished before ({done:.1f} s)", highlight=False)
-                continue
-            path = self.folder / stage.manifest
-            path.unlink(missing_ok=True)
-            begin = time.perf_counter()
-            stage.work()
-            seconds = round(time.perf_counter() - begin, 2)
-            missing = [name for name in stage.outputs if not (self.folder / name).exists()]
-            if missing:
-                raise ArtefactError(f"the stage {stage.name!r} did not write it", where=str(self.folder / missing[0]))
-            write_json(
-                path,
-                {
-                    "stage": stage.name,
-                    "key": key,
-                    "version": __version__,
-                    "settings": stage.settings,
-                    "inputs": {name: self._hash(name) for name in stage.inputs},
-                    "outputs": {name: self._hash(name) for name in stage.outputs},
-                    "seconds": seconds,
-                },
-            )
-            self.seconds[stage.name] = seconds
-            console.print(f"{head} {seconds:6.1f} s", highlight=False)
+            else:
+                self.seconds[stage.name] = self._do(stage, key)
+                console.print(f"{head} {self.seconds[stage.name]:6.1f} s", highlight=False)
+            if then is not None and number == 1:
+                then()
         write_json(self.folder / "timings.json", self.seconds)
+
+    def _do(self, stage: Stage, key: str) -> float:
+        """Run one stage from its beginning; the seconds that it took.
+
+        What an earlier attempt or another configuration left is removed first, so that nothing stale is read.
+        """
+        path = self.folder / stage.manifest
+        path.unlink(missing_ok=True)
+        for name in stage.outputs:
+            old = self.folder / name
+            if old.is_dir():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
+        begin = time.perf_counter()
+        stage.work()
+        seconds = round(time.perf_counter() - begin, 2)
+        missing = [name for name in stage.outputs if not (self.folder / name).exists()]
+        if missing:
+            raise ArtefactError(f"the stage {stage.name!r} did not write it", where=str(self.folder / missing[0]))
+        write_json(
+            path,
+            {
+                "stage": stage.name,
+                "key": key,
+                "version": __version__,
+                "settings": stage.settings,
+                "inputs": {name: self._hash(name) for name in stage.inputs},
+                "outputs": {name: self._hash(name) for name in stage.outputs},
+                "seconds": seconds,
+            },
+        )
+        return seconds
 
     def _key(self, stage: Stage) -> str:
         """What the stage's result depends on, as one hash."""

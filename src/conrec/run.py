@@ -8,48 +8,29 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import torch
 
-from conrec.arrays import Array
-from conrec.artefacts import read_json, write_json, write_parquet, write_text
-from conrec.config import Config, dump_config
-from conrec.evaluation.evaluate import evaluate, read_run_data
+from conrec.artefacts import hash_file, read_json, write_json, write_text
+from conrec.conclusions import Conclusions
+from conrec.config import Config, dump_config, load_config
+from conrec.errors import ConfigError, did_you_mean
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
-from conrec.evaluation.significance import Bootstrap
-from conrec.evaluation.studies import category_groups, code_groups, motivation_study
-from conrec.filtering.calibration import calibrate, test_report
-from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.filter import write_predict_sets
 from conrec.items.build import build_items
 from conrec.logs.prepare import prepare
+from conrec.logs.sources import fetch, source_files
 from conrec.pipeline import Pipeline, Stage, locked
 from conrec.progress import console
-from conrec.recommender import Queries
 from conrec.report.build import build_report
-from conrec.training import Trainer, held_out_choices
-from conrec.workspace import Workspace, device_of
+from conrec.rows import conrec_rows, rows_of
+from conrec.training import Trainer
+from conrec.workspace import DATA_FILES, DATA_INPUTS, ITEM_INPUTS, WITHOUT_WEIGHTS, Workspace, device_of
 
-__all__ = ["MODELS", "execute", "rows_of"]
+__all__ = ["Chain", "execute"]
 
-MODELS = ("most-disliked", "live-popularity", "sasrec", "lc-rec-negatives", "lc-rec-both")
-"""Rows of the table beside CoNRec's own."""
 PACKAGES = (
     "conrec", "lmdb", "numpy", "pyarrow", "pydantic", "safetensors", "scipy", "sentence-transformers", "tokenizers",
     "torch", "transformers",
 )  # fmt: skip
-
-
-def conrec_rows(config: Config) -> list[str]:
-    """CoNRec after each of its stages; the last one is plain ``conrec``."""
-    early = [f"conrec-grpo-{number}" for number in range(1, len(config.grpo.stages))]
-    return ["conrec-translation", "conrec-alignment", "conrec-sft", *early, "conrec"]
-
-
-def rows_of(config: Config) -> list[str]:
-    """All rows of the table, in order."""
-    return [*MODELS, *conrec_rows(config)]
 
 
 def execute(config: Config, folder: Path) -> Path:
@@ -62,12 +43,38 @@ def execute(config: Config, folder: Path) -> Path:
     Raises:
         ConrecError: anything that the user can mend.
     """
-    torch.set_num_threads(config.run.threads or os.cpu_count() or 1)
+    _check(config, folder)
+    torch.set_num_threads(config.run.threads or len(os.sched_getaffinity(0)))
     with locked(folder):
-        write_text(folder / "config.toml", dump_config(config))
-        Pipeline(folder).run(Chain(Workspace(folder, config)).stages())
-        write_json(folder / "environment.json", _environment(folder, config))
+        # Only behind the first stage: a log that cannot be read leaves an earlier run in this folder as it was.
+        Pipeline(folder).run(Chain(Workspace(folder, config)).stages(), lambda: _describe(folder, config))
         return build_report(folder)
+
+
+def _describe(folder: Path, config: Config) -> None:
+    """Write the configuration and the environment, and take away what rows of another configuration left."""
+    write_text(folder / "config.toml", dump_config(config))
+    write_json(folder / "environment.json", _environment(folder, config))
+    (folder / "report.html").unlink(missing_ok=True)
+    known = set(rows_of(config))
+    for kind in ("predictions", "candidate_scores"):
+        for path in (folder / kind).glob("conrec-grpo-*.parquet"):
+            if path.stem not in known:
+                path.unlink()
+
+
+def _check(config: Config, folder: Path) -> None:
+    """Refuse before any work what would fail or surprise after an hour of it."""
+    device_of(config)
+    for name in config.filter.models:
+        if name not in rows_of(config):
+            raise ConfigError(
+                f"there is no row {name!r}", where="filter.models", mend=did_you_mean(name, rows_of(config))
+            )
+    if (folder / "config.toml").is_file() and load_config(file=folder / "config.toml").data != config.data:
+        raise ConfigError(
+            "this run was made from other data", where=str(folder), mend="Give another --out, or remove the folder."
+        )
 
 
 class Chain:
@@ -86,7 +93,7 @@ class Chain:
         """All stages, in order."""
         space, trainer = self.space, self.trainer
         stages = [
-            self._data(),
+            self.data(),
             Stage(
                 "items: embeddings, semantic IDs",
                 "items/manifest.json",
@@ -96,7 +103,7 @@ class Chain:
                 self._items,
             ),
         ]
-        stages += [self._predict(name, ()) for name in ("most-disliked", "live-popularity")]
+        stages += [self._predict(name, ()) for name in WITHOUT_WEIGHTS]
         stages += self._learned("sasrec", lambda: trainer.sasrec("sasrec"), (), ("sasrec", "protocol"))
         start = ""
         for name, section, train in self._conrec():
@@ -105,14 +112,17 @@ class Chain:
         for name in ("lc-rec-negatives", "lc-rec-both"):
             work = self._lc_rec(name)
             stages += self._learned(name, work, ("conrec-translation",), ("sft", *LANGUAGE))
-        return [*stages, *self._conclusions()]
+        return [*stages, *Conclusions(space).stages()]
 
-    def _data(self) -> Stage:
-        settings = self.space.section("data", "protocol", "swing", "candidates")
-        files = [self.config.data.events, self.config.data.items]
-        stats = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files if path and path.is_file()]
+    def data(self) -> Stage:
+        """The first stage; its files are fetched where they are not there yet, and belong to its settings."""
+        data = self.config.data
+        if not source_files(data):
+            fetch(data.source, data)
+        files = {path.name: hash_file(path) for path in source_files(data)}
+        settings = {**self.space.section("data", "protocol", "swing", "candidates"), "files": files}
         outputs = tuple(f"data/{name}" for name in DATA_FILES)
-        return Stage("data: log, anchors, Swing", "data/manifest.json", (), outputs, [settings, stats], self._prepare)
+        return Stage("data: log, anchors, Swing", "data/manifest.json", (), outputs, settings, self._prepare)
 
     def _prepare(self) -> None:
         loaded = prepare(self.config, self.space.folder)
@@ -160,8 +170,6 @@ class Chain:
     def _predict(self, name: str, model_files: tuple[str, ...]) -> Stage:
         """Predictions and candidate scores of one model for all validation and test anchors."""
         outputs = [f"predictions/{name}.parquet", f"candidate_scores/{name}.parquet"]
-        if model_files and name != "sasrec":
-            outputs.append(f"models/{name}/context.json")
         settings = self.space.section("prediction", "prompts", "protocol", "evaluation", "popularity")
         inputs = (*DATA_INPUTS, *ITEM_INPUTS, *model_files)
         return Stage(
@@ -175,8 +183,6 @@ class Chain:
 
     def _ask(self, name: str) -> None:
         space = self.space
-        if name not in MODELS or name.startswith("lc-rec"):
-            space.choose_context(name, space.backbone(name))
         model, log, anchors = space.recommender(name), space.prepared.log, space.asked
         k, eligible = self.config.prediction.top_k, self.config.protocol.history_eligible
         ranking = model.predict(log, anchors.queries, k, history_eligible=eligible)
@@ -184,140 +190,10 @@ class Chain:
         scores = model.score(log, anchors.queries, anchors.candidates)
         write_candidate_scores(space.folder / "candidate_scores" / f"{name}.parquet", anchors, scores, log.item_ids)
 
-    def _conclusions(self) -> list[Stage]:
-        """Alignment accuracy, predict sets and thresholds, metrics, motivation study."""
-        rows = rows_of(self.config)
-        language = [row for row in rows if row not in MODELS[:3]]
-        predictions = tuple(f"predictions/{row}.parquet" for row in rows)
-        scores = tuple(f"candidate_scores/{row}.parquet" for row in rows)
-        models = tuple(f"models/{row}/model" for row in language)
-        stages = [
-            Stage(
-                "four-way choices held out",
-                "results/alignment.manifest.json",
-                (*DATA_INPUTS, *ITEM_INPUTS, *models),
-                ("results/alignment.json", "results/alignment.parquet"),
-                self.space.section("alignment", "prompts", "evaluation"),
-                lambda: self._alignment(language),
-            )
-        ]
-        filtered = [row for row in self.config.filter.models if row in rows]
-        stages += [self._store(row) for row in filtered]
-        stages.append(
-            Stage(
-                "metrics with intervals",
-                "results/metrics.manifest.json",
-                (*DATA_INPUTS, *predictions, *scores),
-                ("results/metrics.json", "results/comparisons.json"),
-                self.space.section("evaluation", "protocol"),
-                self._metrics,
-            )
-        )
-        stages.append(
-            Stage(
-                "filter on test anchors",
-                "results/filter.manifest.json",
-                (*DATA_INPUTS, *ITEM_INPUTS, *predictions, *(f"filter/{row}.json" for row in filtered)),
-                ("results/filter.json",),
-                self.space.section("evaluation", "prediction", "filter"),
-                lambda: self._filter_report(tuple(filtered)),
-            )
-        )
-        stages.append(
-            Stage(
-                "motivation study",
-                "results/motivation.manifest.json",
-                (*DATA_INPUTS, *ITEM_INPUTS),
-                ("results/motivation.json",),
-                self.space.section("evaluation"),
-                self._motivation,
-            )
-        )
-        return stages
 
-    def _metrics(self) -> None:
-        evaluate(self.space.folder, self.config)
-
-    def _alignment(self, names: list[str]) -> None:
-        """Accuracy of every language model on the held-out choices, with an interval over users."""
-        space, config = self.space, self.config
-        choices = held_out_choices(space)
-        users = np.asarray(space.prepared.log.user_ids, dtype=object)[choices.user]
-        table: dict[str, object] = {"user_id": users}
-        right = np.stack(
-            [self._chosen(name, choices.options) == choices.answer for name in names], axis=1
-        ) if len(choices) else np.empty((0, len(names)))  # fmt: skip
-        figures = Bootstrap.over(choices.user, config.evaluation.bootstraps, config.run.seed).figures(
-            right.astype(np.float64)
-        )
-        values = {}
-        for column, (name, figure) in enumerate(zip(names, figures, strict=True)):
-            table[name] = right[:, column].astype(bool)
-            if figure is not None:
-                values[name] = {"value": figure.value, "low": figure.low, "high": figure.high}
-        write_parquet(space.folder / "results" / "alignment.parquet", pa.table(table))
-        summary = {"chance": 0.25, "choices": len(choices), "users": len(np.unique(choices.user)), "models": values}
-        write_json(space.folder / "results" / "alignment.json", summary)
-
-    def _chosen(self, name: str, options: Array) -> Array:
-        return self.space.generative(self.space.backbone(name), "both").choose(options)
-
-    def _store(self, name: str) -> Stage:
-        """Predict sets of every user as of the end of the log, and the threshold from validation anchors."""
-        inputs = [*DATA_INPUTS, *ITEM_INPUTS, f"predictions/{name}.parquet"]
-        if name not in MODELS[:2]:
-            inputs.append(f"models/{name}/model")
-        if name not in MODELS[:3]:
-            inputs.append(f"models/{name}/context.json")
-        return Stage(
-            f"filter store {name}",
-            f"filter/{name}.manifest.json",
-            tuple(inputs),
-            (f"filter/{name}", f"filter/{name}.json"),
-            self.space.section("filter", "prediction", "prompts", "protocol", "popularity"),
-            lambda: self._write_store(name),
-        )
-
-    def _write_store(self, name: str) -> None:
-        space, log = self.space, self.space.prepared.log
-        catalogue = FilterCatalogue.load(space.folder)
-        users = np.arange(log.n_users, dtype=np.int32)
-        end = space.prepared.periods.end
-        queries = Queries(users, np.full(len(users), end, dtype=np.int64))
-        k, eligible = self.config.prediction.predict_set, self.config.protocol.history_eligible
-        ranking = space.recommender(name).predict(log, queries, k, history_eligible=eligible)
-        write_predict_sets(space.folder, name, log.user_ids, ranking, catalogue, predict_set=k, written_at=end)
-        calibrate(space.folder, name, read_run_data(space.folder), catalogue, self.config)
-
-    def _filter_report(self, names: tuple[str, ...]) -> None:
-        folder = self.space.folder
-        test_report(folder, names, read_run_data(folder), FilterCatalogue.load(folder), self.config)
-
-    def _motivation(self) -> None:
-        space = self.space
-        data = space.prepared
-        test = data.anchors.of_split("test")
-        groupings = {"first code": code_groups(space.items.semantic_ids.codes)}
-        categories = category_groups(data.items["category"].to_pylist())
-        if categories is not None:
-            groupings["category"] = categories
-        study = motivation_study(
-            data.log,
-            test,
-            space.gts(test),
-            groupings,
-            bootstraps=self.config.evaluation.bootstraps,
-            seed=self.config.run.seed,
-        )
-        write_json(space.folder / "results" / "motivation.json", study)
-
-
-DATA_FILES = ("events.parquet", "items.parquet", "anchors.parquet", "periods.json", "counts.json", "swing.parquet")
 ITEM_FILES = (
     "embeddings.safetensors", "rqvae.safetensors", "semantic_ids.parquet", "rebuilt.safetensors", "diagnostics.json",
 )  # fmt: skip
-DATA_INPUTS = tuple(f"data/{name}" for name in DATA_FILES if name != "counts.json")
-ITEM_INPUTS = ("items/semantic_ids.parquet", "items/rebuilt.safetensors")
 LANGUAGE = ("backbone", "prompts", "protocol", "prediction")
 """Sections that every stage of the language model depends on."""
 

@@ -19,23 +19,31 @@ from conrec.llm.samples import (
     Choices,
     alignment_choices,
     alignment_stretches,
+    high_confidence,
     history_stretches,
     translation_stretches,
 )
 from conrec.llm.sft import Curve, train_supervised
+from conrec.llm.tree import check_tree
+from conrec.logs.anchors import build_anchors
 from conrec.pipeline import replacing_folder
+from conrec.protocol import DAY, Periods
 from conrec.seeds import derive, generator
 from conrec.workspace import Workspace, device_of
 
 __all__ = ["Trainer", "held_out_choices"]
 
 
+VALIDATION_SAMPLES = 256
+"""Contexts of the validation period on which the reward of a GRPO stage is followed."""
+
+
 def held_out_choices(space: Workspace) -> Choices:
-    """Four-way choices from the validation and test periods; no model has learned from them."""
+    """Four-way choices from the test period; nothing was learned or selected on them."""
     periods, log = space.prepared.periods, space.prepared.log
-    sure = space.item_negatives > space.config.alignment.disliked_by_more_than
+    sure = high_confidence(log.before(periods.validation), space.config.alignment.disliked_by_more_than)
     rng = generator(space.config.run.seed, "held-out choices")
-    return alignment_choices(log, periods.validation, periods.end, sure, space.config.alignment.held_out, rng)
+    return alignment_choices(log, periods.test, periods.end, sure, space.config.alignment.held_out, rng)
 
 
 class Trainer:
@@ -72,9 +80,12 @@ class Trainer:
             self.config.backbone, space.items.codebook_size, titles, INSTRUCTIONS, self.seed("backbone")
         )
         backbone.model.to(device_of(self.config))
+        prompts = space.prompts(backbone)
+        if self.config.backbone.name is not None:
+            check_tree(backbone, prompts.longest)
         curve = train_supervised(
             backbone,
-            translation_stretches(space.prompts(backbone), space.titles, items),
+            translation_stretches(prompts, space.titles, items),
             epochs=config.epochs,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
@@ -87,9 +98,9 @@ class Trainer:
         """Item-level alignment on four-way choices of the training period."""
         space, config = self.space, self.config.alignment
         backbone = space.backbone(start)
-        sure = space.item_negatives > config.disliked_by_more_than
-        rng = generator(self.config.run.seed, "alignment choices")
         log, end = space.prepared.log, space.prepared.periods.validation
+        sure = high_confidence(log.before(end), config.disliked_by_more_than)
+        rng = generator(self.config.run.seed, "alignment choices")
         choices = alignment_choices(log, None, end, sure, config.samples, rng)
         curve = train_supervised(
             backbone,
@@ -106,35 +117,41 @@ class Trainer:
         """Warm-up SFT on next-negative samples, with and without likes in between."""
         space = self.space
         backbone = space.backbone(start)
-        log, end = space.prepared.log, space.prepared.periods.validation
-        prompts = space.prompts(backbone)
-        stretches = [
-            *history_stretches(prompts, log, end, "negative"),
-            *history_stretches(prompts, log, end, "both"),
-        ]
-        self._save(name, backbone, self._sft(name, backbone, stretches, "negative"))
+        prompts, data = space.prompts(backbone), space.prepared
+        stretches: list[Stretch] = []
+        for rng in self._passes(name):
+            stretches += history_stretches(prompts, data.log, data.periods.validation, "negative", rng)
+            stretches += history_stretches(prompts, data.log, data.periods.validation, "both", rng)
+        self._save(name, backbone, self._sft(name, backbone, stretches, self.config.prediction.context))
 
     def lc_rec(self, name: str, start: str) -> None:
         """A row of `LC_REC_CONTEXT`."""
         space = self.space
         backbone = space.backbone(start)
-        data, items = space.prepared, np.flatnonzero(space.trained_items)
-        prompts = space.prompts(backbone)
-        stretches = lc_rec_stretches(name, prompts, data.log, data.periods.validation, space.titles, items)
+        prompts, data, items = space.prompts(backbone), space.prepared, np.flatnonzero(space.trained_items)
+        stretches: list[Stretch] = []
+        for rng in self._passes(name):
+            stretches += lc_rec_stretches(name, prompts, data.log, data.periods.validation, space.titles, items, rng)
         self._save(name, backbone, self._sft(name, backbone, stretches, LC_REC_CONTEXT[name]))
 
+    def _passes(self, name: str) -> list[np.random.Generator]:
+        """A source of chance for each epoch of SFT."""
+        return [generator(self.config.run.seed, name, "pass", epoch) for epoch in range(self.config.sft.epochs)]
+
     def _sft(self, name: str, backbone: Backbone, stretches: list[Stretch], context: Context) -> Curve:
+        """Train on ``stretches``, which hold all epochs, and keep the state of the best validation FHR."""
         config = self.config.sft
         return train_supervised(
             backbone,
             stretches,
-            epochs=config.epochs,
+            epochs=1,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
             seed=self.seed(name),
             description=name,
             evaluations=config.evaluations,
             evaluate=lambda: self.space.validation_fhr(backbone, context),
+            series=f"validation_fhr@{self.config.evaluation.top_k}",
         )
 
     def grpo(self, name: str, start: str, number: int) -> None:
@@ -155,17 +172,27 @@ class Trainer:
         samples = draw_samples(
             anchors, space.gts(anchors), stage.prompts, stage.log, stage_config.context, stage_config.samples, seed
         )
-        notes: dict[str, int] = {"samples": len(samples)}
+        judged = self._validation_samples(stage, seed)
+        notes: dict[str, int] = {"samples": len(samples), "validation_samples": len(judged)}
         if config.clean and number > 0:
             samples, notes["augmented"] = clean(backbone, stage, samples, config.clean_similarity, config.batch_size)
-        validation = space.validation
-        judged = RewardSamples(
-            validation.user, validation.timestamp, space.gts(validation), validation.future_positives
-        )
         curve = train_stage(
             backbone, backbone.clone(), stage, samples, judged, config, stage_config, seed, f"GRPO {number + 1}"
         )
         self._save(name, backbone, curve, notes)
+
+    def _validation_samples(self, stage: Stage, seed: int) -> RewardSamples:
+        """Contexts of the validation period, made as in training: one for every dislike, windows cut at T_test.
+
+        (Anchors of the validation split tile a user's weeks, so that almost none has a dislike of the last days, and
+        the `recent` context would show nothing.)
+        """
+        log, periods = self.space.prepared.log, self.space.prepared.periods
+        as_if_later = Periods(periods.test, periods.end, periods.end + 1)
+        anchors = build_anchors(log, as_if_later, self.config.protocol.horizon_days * DAY).of_split("train")
+        anchors = anchors.select(anchors.timestamp >= periods.validation)
+        targets = self.space.gts(anchors)
+        return draw_samples(anchors, targets, stage.prompts, log, stage.context, VALIDATION_SAMPLES, seed)
 
     def _save(self, name: str, backbone: Backbone, curve: Curve, notes: Mapping[str, object] | None = None) -> None:
         target: Path = self.space.folder / "models" / name

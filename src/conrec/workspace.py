@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from conrec.arrays import Array, Ragged
-from conrec.artefacts import read_json, write_json
+from conrec.artefacts import hash_file
 from conrec.baselines.lc_rec import LC_REC_CONTEXT
 from conrec.baselines.popularity import LivePopularity, MostDisliked
 from conrec.baselines.sasrec import Sasrec
 from conrec.config import Config, Context
+from conrec.errors import ConfigError
 from conrec.evaluation.metrics import fhr
 from conrec.items.build import ItemSpace, read_items
 from conrec.items.trie import Trie
@@ -25,12 +26,17 @@ from conrec.llm.recommender import GenerativeRecommender
 from conrec.logs.anchors import Anchors
 from conrec.logs.prepare import Prepared, read_prepared
 from conrec.logs.swing import gts
+from conrec.logs.titles import titles_of
 from conrec.recommender import Recommender
 from conrec.seeds import generator
 
-__all__ = ["CONTEXTS", "Workspace", "device_of"]
+__all__ = ["DATA_FILES", "DATA_INPUTS", "ITEM_INPUTS", "WITHOUT_WEIGHTS", "Workspace", "device_of"]
 
-CONTEXTS: tuple[Context, ...] = ("recent", "negative", "both")
+DATA_FILES = ("events.parquet", "items.parquet", "anchors.parquet", "periods.json", "counts.json", "swing.parquet")
+DATA_INPUTS = tuple(f"data/{name}" for name in DATA_FILES if name != "counts.json")
+ITEM_INPUTS = ("items/semantic_ids.parquet", "items/rebuilt.safetensors")
+WITHOUT_WEIGHTS = ("most-disliked", "live-popularity")
+"""Rows that are counted anew from the log whenever they are asked."""
 VALIDATION_ANCHORS = 500
 """Validation anchors on which generative models are compared while they train; a seeded sample beyond that."""
 
@@ -39,6 +45,12 @@ def device_of(config: Config) -> str:
     """The torch device of a run."""
     if config.run.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if config.run.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            'run.device is "cuda", and PyTorch finds no such device',
+            where="run.device",
+            mend='Set run.device = "cpu" or "auto", or install the CUDA build of PyTorch on a machine with a GPU.',
+        )
     return config.run.device
 
 
@@ -67,22 +79,15 @@ class Workspace:
     @cached_property
     def titles(self) -> list[str]:
         """Title of each item; the item's ID where it has none."""
-        table = self.prepared.items
-        pairs = zip(table["title"].to_pylist(), table["item_id"].to_pylist(), strict=True)
-        return [title or item_id for title, item_id in pairs]
+        return titles_of(self.prepared.items)
 
     @cached_property
     def trained_items(self) -> Array:
-        """bool [items]: items with an event in the training period; all that is learned of items is learned of these."""
+        """bool [items]: items with an event in the training period; what is learned of items is learned of these."""
         log, periods = self.prepared.log, self.prepared.periods
         seen = np.zeros(log.n_items, dtype=bool)
         seen[log.before(periods.validation).item] = True
         return seen
-
-    @cached_property
-    def item_negatives(self) -> Array:
-        """Negatives of each item in the training period, int64 [items]."""
-        return self.prepared.log.before(self.prepared.periods.validation).negative_counts()[1]
 
     @cached_property
     def trie(self) -> Trie:
@@ -137,18 +142,9 @@ class Workspace:
         backbone.model.eval()
         return backbone
 
-    def choose_context(self, name: str, backbone: Backbone) -> Context:
-        """The context in which a CoNRec checkpoint does best on validation, also written beside the model.
-
-        LC-Rec is asked as it was trained. Ties go to the longer context.
-        """
-        if name in LC_REC_CONTEXT:
-            context, values = LC_REC_CONTEXT[name], {}
-        else:
-            values = {one: self.validation_fhr(backbone, one) for one in CONTEXTS}
-            context = max(reversed(CONTEXTS), key=lambda one: values[one])
-        write_json(self.folder / "models" / name / "context.json", {"context": context, "validation_fhr@20": values})
-        return context
+    def context(self, name: str) -> Context:
+        """What a generative row's prompts show at prediction: LC-Rec's as it was trained, CoNRec's as configured."""
+        return LC_REC_CONTEXT.get(name, self.config.prediction.context)
 
     def recommender(self, name: str) -> Recommender:
         """A trained row of the table, ready to be asked."""
@@ -159,11 +155,15 @@ class Workspace:
         folder = self.folder / "models" / name
         if name == "sasrec":
             return Sasrec.load(folder / "model")
-        context: Context = read_json(folder / "context.json")["context"]
-        return self.generative(self.backbone(name), context)
+        return self.generative(self.backbone(name), self.context(name))
 
     def section(self, *names: str) -> dict[str, object]:
-        """JSON of some sections of the configuration, with seed, threads and device."""
+        """JSON of some sections of the configuration, with seed, threads, device and hashes of models in folders."""
         run = self.config.run
         picked = {name: json.loads(getattr(self.config, name).model_dump_json()) for name in names}
+        used = {"backbone": self.config.backbone.name, "encoder": self.config.encoder.model}
+        for name in names:
+            folder = used.get(name)
+            if folder and Path(folder).is_dir():
+                picked[f"{name} files"] = hash_file(Path(folder))
         return {**picked, "seed": run.seed, "threads": torch.get_num_threads(), "device": device_of(self.config)}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MptConfig, MptForCausalLM
 
 from conrec.config import BackboneConfig
 from conrec.errors import ConfigError
@@ -15,6 +15,7 @@ from conrec.items.eligible import EligibleTrie
 from conrec.items.trie import Trie
 from conrec.llm.backbone import _train_tokenizer, build_backbone, load_backbone
 from conrec.llm.generation import beam_search, log_probabilities, sample
+from conrec.llm.tree import TokenTree, check_tree
 from tests.llm.plain import plain_log_probabilities
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16, 17]]
@@ -68,9 +69,35 @@ def test_beam_of_one_is_greedy(backbone, trie):
         assert trie.codes[items[row, 0]].tolist() == prefix
 
 
+@torch.no_grad()
 def test_narrow_beams_widen_until_enough_items_are_found(backbone, trie, blocked):
-    items, _ = beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), k=35, width=1)
+    items, found = beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), k=35, width=1)
     assert [(row >= 0).sum().item() for row in items] == [10, 35, 35]
+    scores = every_score(backbone, trie, blocked)
+    for row in range(3):
+        n = int((items[row] >= 0).sum())
+        torch.testing.assert_close(found[row, :n], scores[row, items[row, :n]], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_any_tree_is_its_paths(backbone):
+    """Random trees of several calls, with prompts and earlier nodes as parents, and again after a rewind."""
+    rng = np.random.default_rng(0)
+    tree = TokenTree(backbone, PROMPTS)
+    for _ in range(2):
+        paths: list[list[list[int]]] = [[], [], []]
+        for count in (3, 2, 4):
+            tokens = rng.integers(5, 300, size=(3, count))
+            parents = rng.integers(-1, len(paths[0]), size=(3, count)) if paths[0] else np.full((3, count), -1)
+            hidden = tree.extend(torch.from_numpy(tokens), torch.from_numpy(parents))
+            for row in range(3):
+                for node in range(count):
+                    above = paths[row][parents[row, node]] if parents[row, node] >= 0 else PROMPTS[row]
+                    path = [*above, int(tokens[row, node])]
+                    paths[row].append(path)
+                    plain = backbone.model.get_decoder()(torch.tensor([path])).last_hidden_state[0, -1]
+                    torch.testing.assert_close(hidden[row, node], plain, atol=1e-4, rtol=1e-4)
+        tree.rewind()
 
 
 def test_a_prompt_means_the_same_in_any_batch(backbone, trie, blocked):
@@ -168,3 +195,24 @@ def test_any_causal_language_model_by_folder(tmp_path, trie):
 def test_a_model_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"backbone\.name.*nowhere"):
         build_backbone(BackboneConfig(name=str(tmp_path / "nowhere")), 8, [], [], seed=0)
+
+
+def test_models_that_read_a_tree_otherwise_are_refused(backbone, tmp_path):
+    """ALiBi, a distance on sequences, is not a distance on trees."""
+    check_tree(backbone, 60)
+    plain = _train_tokenizer(["a title"], [], 300)
+    folder = tmp_path / "mpt"
+    config = MptConfig(vocab_size=len(plain), d_model=32, n_heads=4, n_layers=2, max_seq_len=256)
+    MptForCausalLM(config).save_pretrained(folder)
+    plain.save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"backbone\.name.*token tree"):
+        check_tree(build_backbone(BackboneConfig(name=str(folder)), 8, [], [], seed=0), 60)
+
+
+def test_pickled_weights_are_not_read(backbone, tmp_path):
+    folder = tmp_path / "pickled"
+    backbone.save(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(backbone.model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        build_backbone(BackboneConfig(name=str(folder)), 8, [], [], seed=0)

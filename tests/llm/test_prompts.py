@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -75,7 +77,7 @@ def test_a_stretch_trains_what_a_prompt_asks(backbone, codes, log, context):
     prompts = PromptBuilder(backbone, codes, PromptConfig(max_events=100))
     end = int(log.timestamp[-1]) + 1
     trained = set()
-    for stretch in history_stretches(prompts, log, end, context):
+    for stretch in history_stretches(prompts, log, end, context, np.random.default_rng(0)):
         places = [place for place, target in enumerate(stretch.target) if target]
         for begin in places[::3]:
             trained.add((tuple(stretch.ids[:begin]), tuple(stretch.ids[begin : begin + 3])))
@@ -94,12 +96,42 @@ def test_a_stretch_trains_what_a_prompt_asks(backbone, codes, log, context):
 def test_every_negative_is_trained_once(backbone, codes, log, size, context):
     prompts = PromptBuilder(backbone, codes, PromptConfig(max_events=size))
     end = int(np.quantile(log.timestamp, 0.7))
-    stretches = history_stretches(prompts, log, end, context)
+    stretches = history_stretches(prompts, log, end, context, np.random.default_rng(0))
     before = log.timestamp < end
     assert sum(sum(one.target) for one in stretches) == 3 * int((log.feedback[before] == NEGATIVE).sum())
     assert max(len(one.ids) for one in stretches) <= len(prompts.next_negative(log, 5, 0, "both")) - 1 + 4 * size
-    both = history_stretches(prompts, log, end, "both", (NEGATIVE, POSITIVE))
+    both = history_stretches(prompts, log, end, "both", np.random.default_rng(0), (NEGATIVE, POSITIVE))
     assert sum(sum(one.target) for one in both) == 3 * int((log.feedback[before] != NEUTRAL).sum())
+
+
+@pytest.mark.parametrize("context", ["negative", "both"])
+def test_of_events_of_one_second_each_has_its_turn_and_none_sees_another(backbone, codes, log, context):
+    """With shared seconds, too, everything that is trained is the answer to a prompt of its time."""
+    prompts = PromptBuilder(backbone, codes, PromptConfig(max_events=100))
+    coarse = replace(log, timestamp=log.timestamp // (5 * DAY) * (5 * DAY))
+    end = int(coarse.timestamp[-1]) + 1
+    asked = {}
+    for event in np.flatnonzero(coarse.feedback == NEGATIVE):
+        prompt = prompts.next_negative(coarse, int(coarse.user[event]), int(coarse.timestamp[event]), context)
+        asked.setdefault((len(prompt), frozenset(_signed(prompt))), set()).add(
+            tuple(prompts.sid(int(coarse.item[event])))
+        )
+    trained = {key: set() for key in asked}
+    for seed in range(60):
+        for stretch in history_stretches(prompts, coarse, end, context, np.random.default_rng(seed)):
+            places = [place for place, target in enumerate(stretch.target) if target]
+            for begin in places[::3]:
+                key = (begin, frozenset(_signed(stretch.ids[:begin])))
+                answer = tuple(stretch.ids[begin : begin + 3])
+                assert answer in asked[key]
+                trained[key].add(answer)
+    assert trained == asked
+
+
+def _signed(prompt):
+    """The signed items of a prompt, whose order within a second is free."""
+    body = prompt[:-1][-4 * ((len(prompt) - 1) // 4) :]
+    return {tuple(body[place : place + 4]) for place in range(len(body) % 4, len(body), 4)}
 
 
 def test_only_the_answer_is_trained():

@@ -10,18 +10,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from conrec.arrays import Ragged
 from conrec.config import GrpoConfig, GrpoStageConfig
 from conrec.errors import ConrecError
+from conrec.llm.backbone import Backbone
 from conrec.llm.curriculum import RewardSamples, Stage, blocked_items, clean, draw_samples, mean_reward, train_stage
 from conrec.llm.grpo import advantages, grpo_loss
 from conrec.llm.prompts import Stretch
 from conrec.llm.recommender import GenerativeRecommender
 from conrec.llm.rewards import FutureReward
-from conrec.llm.samples import alignment_choices, alignment_stretches, history_stretches, translation_stretches
+from conrec.llm.samples import (
+    alignment_choices,
+    alignment_stretches,
+    high_confidence,
+    history_stretches,
+    translation_stretches,
+)
 from conrec.llm.sft import Curve, TrainingError, _loss, train_supervised
 from conrec.logs.anchors import build_anchors
+from conrec.logs.log import Log
 from conrec.protocol import DAY, NEGATIVE, POSITIVE, periods_of
 from tests.llm.conftest import ITEMS, TITLES
 
@@ -75,15 +84,28 @@ def test_translation_is_learned(backbone, prompts):
 
 
 def test_the_same_seed_trains_the_same_model(backbone, prompts, log, periods):
-    stretches = history_stretches(prompts, log, periods.validation, "negative")
+    stretches = history_stretches(prompts, log, periods.validation, "negative", np.random.default_rng(0))
     one, two = backbone.clone(), backbone.clone()
     assert train(one, stretches, epochs=1).series == train(two, stretches, epochs=1).series
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, two.model.state_dict()[name])
 
 
+def test_dropout_repeats_with_the_seed():
+    config = GPT2Config(vocab_size=400, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    curves = []
+    for _ in range(2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = GPT2LMHeadModel(config)
+        stretches = [Stretch([5, 6, 7, 8, 9], [False, True, True, True, True])] * 16
+        curves.append(train(Backbone(model, None, 8, (0, 8, 16), 24, 25, 0), stretches).series)
+    assert model.config.resid_pdrop > 0
+    assert curves[0] == curves[1]
+
+
 def test_the_best_state_is_kept(backbone, prompts, log, periods):
-    stretches = history_stretches(prompts, log, periods.validation, "negative")
+    stretches = history_stretches(prompts, log, periods.validation, "negative", np.random.default_rng(0))
     states, values = [], iter([0.1, 0.7, 0.3])
 
     def evaluate():
@@ -103,31 +125,49 @@ def test_what_is_not_finite_stops_the_training(backbone):
         train(backbone, [])
 
 
+def even(items):
+    """The even ones of a user's dislikes."""
+    return np.unique(items[items % 2 == 0])
+
+
+def test_an_answer_is_repeated_by_its_user_or_shared_by_many():
+    """Where items repeat, the paper's rule counts in the user's own list; where they cannot, users are counted."""
+
+    def of(users, items):
+        n = len(users)
+        return Log.from_columns(
+            tuple("abcdef"), tuple("xyz"), np.asarray(users), np.asarray(items), np.arange(n), np.full(n, -1)
+        )
+
+    shared = high_confidence(of([0, 1, 2, 3, 0, 1], [0, 0, 0, 0, 1, 1]), 3)
+    assert shared(np.asarray([1, 0, 2])).tolist() == [0]
+    repeated = high_confidence(of([0, 0, 0, 0, 1, 2, 3, 4], [2, 2, 2, 2, 1, 1, 1, 1]), 3)
+    assert repeated(np.asarray([2, 2, 1, 2, 2])).tolist() == [2]
+    assert repeated(np.asarray([1, 2])).tolist() == []
+
+
 def test_choices_are_what_the_task_says(log, periods):
-    sure = np.zeros(ITEMS, dtype=bool)
-    sure[::2] = True
-    choices = alignment_choices(log, None, periods.validation, sure, 300, np.random.default_rng(0))
+    choices = alignment_choices(log, None, periods.validation, even, 300, np.random.default_rng(0))
     assert len(choices) == 300
     training = log.before(periods.validation)
     for user, options, answer in zip(choices.user, choices.options, choices.answer, strict=True):
         events = training.events_of(int(user))
         items, feedback = training.item[events], training.feedback[events]
         assert len(set(options.tolist())) == 4
-        assert sure[options[answer]]
+        assert options[answer] % 2 == 0
         assert options[answer] in items[feedback == NEGATIVE]
         assert np.isin(np.delete(options, answer), items[feedback == POSITIVE]).all()
     assert set(choices.answer.tolist()) == {0, 1, 2, 3}
-    nobody = alignment_choices(log, None, periods.validation, sure & False, 300, np.random.default_rng(0))
+    nobody = alignment_choices(log, None, periods.validation, lambda items: items[:0], 300, np.random.default_rng(0))
     assert len(nobody) == 0
 
 
 def test_alignment_is_learned(backbone, prompts, trie, log, periods):
     """Even items are disliked and odd ones liked by everybody, so the answer can be read off the options."""
     rigged = replace(log, feedback=np.where(log.item % 2 == 0, -1, 1).astype(np.int8))
-    sure = np.ones(ITEMS, dtype=bool)
-    choices = alignment_choices(rigged, None, periods.validation, sure, 600, np.random.default_rng(0))
+    choices = alignment_choices(rigged, None, periods.validation, np.unique, 600, np.random.default_rng(0))
     train(backbone, alignment_stretches(prompts, choices), epochs=4)
-    held = alignment_choices(rigged, periods.validation, periods.end, sure, 100, np.random.default_rng(1))
+    held = alignment_choices(rigged, periods.validation, periods.end, np.unique, 100, np.random.default_rng(1))
     model = GenerativeRecommender(backbone, prompts, trie, "both", 16)
     assert (model.choose(held.options) == held.answer).mean() > 0.6
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from conrec.arrays import Array
 from conrec.config import Context
 from conrec.llm.prompts import PromptBuilder, Stretch
@@ -26,9 +28,15 @@ LC_REC_CONTEXT: dict[str, Context] = {"lc-rec-negatives": "negative", "lc-rec-bo
 
 
 def lc_rec_stretches(
-    name: str, prompts: PromptBuilder, log: Log, end: int, titles: Sequence[str], items: Array
+    name: str,
+    prompts: PromptBuilder,
+    log: Log,
+    end: int,
+    titles: Sequence[str],
+    items: Array,
+    rng: np.random.Generator,
 ) -> list[Stretch]:
-    """Training samples of a row of `LC_REC_CONTEXT`.
+    """One pass over the training samples of a row of `LC_REC_CONTEXT`.
 
     Args:
         name: of the row.
@@ -37,7 +45,8 @@ def lc_rec_stretches(
         end: T_val.
         titles: title of each catalogue item.
         items: int [n], the training items, for translation.
+        rng: draws the order of events of the same second.
     """
     signs = (NEGATIVE, POSITIVE) if name == "lc-rec-both" else (NEGATIVE,)
-    sequences = history_stretches(prompts, log, end, LC_REC_CONTEXT[name], signs)
+    sequences = history_stretches(prompts, log, end, LC_REC_CONTEXT[name], rng, signs)
     return [*sequences, *translation_stretches(prompts, titles, items)]

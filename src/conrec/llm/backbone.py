@@ -151,7 +151,9 @@ def build_backbone(
 def load_backbone(folder: Path, codebook_size: int, device: torch.device | str = "cpu") -> Backbone:
     """Read a folder that `Backbone.save` wrote."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
+    )
     return _wrap(model.to(device), tokenizer, codebook_size, _token_names(codebook_size))
 
 
@@ -178,7 +180,7 @@ def _wrap(model: Any, tokenizer: Any, codebook_size: int, names: list[str]) -> B
             raise ConfigError(
                 f"the model rescales its logits ({scaling})",
                 where="backbone.name",
-                mend="Such models are not supported; take a Qwen, Llama, SmolLM or Mistral model.",
+                mend="Such models are not supported; take a Qwen, Llama or SmolLM model.",
             )
     if getattr(model.config, "use_sliding_window", False) or (
         getattr(model.config, "sliding_window", None) and not hasattr(model.config, "use_sliding_window")
@@ -194,7 +196,7 @@ def _wrap(model: Any, tokenizer: Any, codebook_size: int, names: list[str]) -> B
 def _from_hub(name: str) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
 
 from conrec.arrays import Array, Ragged
 from conrec.config import Context, GrpoConfig, GrpoStageConfig
@@ -54,8 +55,8 @@ class RewardSamples:
         return RewardSamples(self.user[rows], self.timestamp[rows], self.gts.take(rows), self.fps.take(rows))
 
 
-def blocked_items(log: Log, users: Array, timestamps: Array, history_eligible: bool) -> torch.Tensor:
-    """bool [B, items]: the items of each user's history, which may not be returned."""
+def blocked_items(log: Log, users: Array, timestamps: Array, history_eligible: bool) -> Bool[Tensor, "B items"]:
+    """The items of each user's history, which may not be returned."""
     blocked = torch.zeros(len(users), log.n_items, dtype=torch.bool)
     if history_eligible:
         return blocked
@@ -177,7 +178,8 @@ def train_stage(
         description: for the progress bar.
 
     Returns:
-        The series reward, reward_std, kl, loss, distinct_first_codes (a step each) and validation_reward.
+        The series reward, reward_std, kl, loss, distinct_first_codes, distinct_items (a step each) and
+        validation_reward.
     """
     order = generator(seed, "order").permutation(len(samples))
     batches = [order[begin : begin + config.batch_size] for begin in range(0, len(order), config.batch_size)]
@@ -246,10 +248,10 @@ def _step(
     curve.add("kl", step, kl.item())
     curve.add("reward", step, rewards.mean().item())
     curve.add("reward_std", step, rewards.std(1, correction=0).mean().item())
-    curve.add("distinct_first_codes", step, float(_distinct(rollouts.codes[..., 0])))
+    curve.add("distinct_first_codes", step, _distinct(rollouts.codes[..., 0]))
+    curve.add("distinct_items", step, _distinct(rollouts.item))
 
 
-def _distinct(first: torch.Tensor) -> float:
-    """Mean number of distinct first codes in a group."""
-    counts: Sequence[int] = [len(set(row)) for row in first.tolist()]
-    return sum(counts) / len(counts)
+def _distinct(values: Int64[Tensor, "B G"]) -> float:
+    """Mean number of distinct values in a group."""
+    return sum(len(set(row)) for row in values.tolist()) / len(values)

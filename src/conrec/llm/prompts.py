@@ -61,6 +61,11 @@ class PromptBuilder:
         self._sid = (codes + np.asarray(backbone.code_offset)).astype(np.int64)
         self._instruction = {text: backbone.text_ids(text) for text in INSTRUCTIONS}
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt about a history."""
+        return len(self._instruction[NEXT]) + 4 * self.config.max_events + 1
+
     def sid(self, item: int) -> list[int]:
         """The three tokens of an item's semantic ID."""
         ids: list[int] = self._sid[item].tolist()
@@ -93,7 +98,8 @@ class PromptBuilder:
         Args:
             log: the log.
             events: positions in the log, in time order.
-            trained_from: codes of events from this one on are targets.
+            trained_from: codes of events from this one on are targets, except behind another event of the
+                same second, which a prompt would not show.
             signs: feedback values whose items are targets.
         """
         ids = list(self._instruction[NEXT])
@@ -102,7 +108,8 @@ class PromptBuilder:
             feedback = int(log.feedback[event])
             sign = self.backbone.disliked if feedback == NEGATIVE else self.backbone.liked
             ids += [sign, *self._sid[log.item[event]].tolist()]
-            target += [False] + [position >= trained_from and feedback in signs] * 3
+            alone = position == 0 or log.timestamp[events[position - 1]] < log.timestamp[event]
+            target += [False] + [position >= trained_from and feedback in signs and bool(alone)] * 3
         return Stretch(ids, target)
 
     def choice(self, options: Sequence[int]) -> list[int]:

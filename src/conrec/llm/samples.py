@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,14 @@ from conrec.llm.prompts import PromptBuilder, Stretch, answered
 from conrec.logs.log import Log
 from conrec.protocol import NEGATIVE, NEUTRAL, POSITIVE
 
-__all__ = ["Choices", "alignment_choices", "alignment_stretches", "history_stretches", "translation_stretches"]
+__all__ = [
+    "Choices",
+    "alignment_choices",
+    "alignment_stretches",
+    "high_confidence",
+    "history_stretches",
+    "translation_stretches",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +50,31 @@ def translation_stretches(prompts: PromptBuilder, titles: Sequence[str], items: 
     return pairs
 
 
+def high_confidence(train_log: Log, more_than: int) -> Callable[[Array], Array]:
+    """Which of a user's dislikes (an item for each event) may be the answer of a choice, as a function.
+
+    Where an item can repeat, an answer is one that the user himself disliked more than ``more_than`` times
+    (CoNRec, Stage 2). Where no user of the training period dislikes anything that often, as with ratings, it is
+    one that more than ``more_than`` users disliked.
+    """
+    negative = train_log.feedback == NEGATIVE
+    pairs = train_log.user[negative].astype(np.int64) * train_log.n_items + train_log.item[negative]
+    distinct, times = np.unique(pairs, return_counts=True)
+    if (times > more_than).any():
+        return lambda dislikes: _more_often(dislikes, more_than)
+    users = np.bincount(distinct % train_log.n_items, minlength=train_log.n_items)
+    return lambda dislikes: np.unique(dislikes[users[dislikes] > more_than])
+
+
+def _more_often(items: Array, more_than: int) -> Array:
+    """The distinct items that occur more than ``more_than`` times."""
+    distinct, times = np.unique(items, return_counts=True)
+    often: Array = distinct[times > more_than]
+    return often
+
+
 def alignment_choices(
-    log: Log, begin: int | None, end: int, high_confidence: Array, n: int, rng: np.random.Generator
+    log: Log, begin: int | None, end: int, sure: Callable[[Array], Array], n: int, rng: np.random.Generator
 ) -> Choices:
     """Draw n choices "a user did not want A and liked B, C, D: which of these four is A?".
 
@@ -54,8 +84,7 @@ def alignment_choices(
     Args:
         log: the log.
         begin, end: period from which negatives and likes are taken, in seconds.
-        high_confidence: bool [items], the items that may be an answer (paper: "occurs more than 3 times in
-            the negative list"; with ratings, an item that more than 3 users disliked).
+        sure: which of a user's dislikes may be an answer, see `high_confidence`.
         n: how many choices.
         rng: source of chance.
 
@@ -67,9 +96,9 @@ def alignment_choices(
     for user in range(log.n_users):
         events = log.events_of(user, begin, end)
         items, feedback = log.item[events], log.feedback[events]
-        disliked = np.unique(items[feedback == NEGATIVE])
+        disliked = items[feedback == NEGATIVE]
         liked = np.setdiff1d(items[feedback == POSITIVE], disliked)
-        answers = disliked[high_confidence[disliked]]
+        answers = sure(disliked)
         if len(answers) and len(liked) >= 3:
             users.append(user)
             material.append((answers, liked))
@@ -93,19 +122,28 @@ def alignment_stretches(prompts: PromptBuilder, choices: Choices) -> list[Stretc
 
 
 def history_stretches(
-    prompts: PromptBuilder, log: Log, end: int, context: Context, signs: Sequence[int] = (NEGATIVE,)
+    prompts: PromptBuilder,
+    log: Log,
+    end: int,
+    context: Context,
+    rng: np.random.Generator,
+    signs: Sequence[int] = (NEGATIVE,),
 ) -> list[Stretch]:
-    """Every next-negative sample before ``end``, one stretch of history training many of them at once.
+    """One pass over the next-item samples before ``end``; a stretch of history trains many of them at once.
 
     A user's shown events are cut into stretches of at most ``max_events``, each beginning half a stretch
     after the one before. What the two share is trained in the earlier stretch and only read in the
-    later one, so that every sample is trained once, and with at least half the history a prompt may show.
+    later one, so that no sample is trained twice, and each with at least half the history a prompt may show.
+
+    A prompt shows strictly earlier events only. Of events of the same second, therefore, just the first in the
+    stretch is a target, and their order is drawn anew in every pass, so that each has its turn.
 
     Args:
         prompts: builds them.
         log: the log.
         end: T_val.
         context: "negative", or "both" for likes in between.
+        rng: draws the order within a second.
         signs: feedback values whose items are targets.
     """
     size = prompts.config.max_events
@@ -115,6 +153,7 @@ def history_stretches(
         events = log.history(user, end)
         feedback = log.feedback[events]
         events = events[feedback != NEUTRAL if context == "both" else feedback == NEGATIVE]
+        events = events[np.lexsort((rng.random(len(events)), log.timestamp[events]))]
         trained = 0
         for begin in range(0, len(events), stride):
             part = events[begin : begin + size]

@@ -17,6 +17,7 @@ from conrec.errors import ConrecError
 from conrec.llm.backbone import Backbone
 from conrec.llm.prompts import Stretch
 from conrec.progress import meter
+from conrec.seeds import derive
 
 __all__ = ["Curve", "TrainingError", "cosine_schedule", "train_supervised"]
 
@@ -97,7 +98,9 @@ def train_supervised(
     curve = Curve()
     best: tuple[float, dict[str, Any]] | None = None
     checks = {round(len(plan) * (one + 1) / evaluations) for one in range(evaluations)} if evaluate else set()
-    with meter(description, len(plan)) as tick:
+    devices = [backbone.device] if backbone.device.type == "cuda" else []
+    with meter(description, len(plan)) as tick, torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive(seed, "dropout"))
         for step, batch in enumerate(plan, start=1):
             model.train()
             loss = _loss(backbone, [stretches[row] for row in batch])

@@ -15,9 +15,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from conrec.errors import ConfigError
 from conrec.llm.backbone import Backbone
 
-__all__ = ["TokenTree"]
+__all__ = ["TokenTree", "check_tree"]
+
+TOLERANCE = 1e-4
+"""Largest difference of logits, relative to their spread, that rounding may explain."""
 
 
 class TokenTree:
@@ -105,3 +109,52 @@ class TokenTree:
             use_cache=True,
         )
         return output.last_hidden_state, output.past_key_values
+
+
+@torch.no_grad()
+def check_tree(backbone: Backbone, prompt_tokens: int) -> None:
+    """Compare the tree with the model's own forward pass, so that no model is wrong in silence.
+
+    Models with windows, biases by distance or recurrent layers read a tree differently from a sequence.
+
+    Args:
+        backbone: the model.
+        prompt_tokens: length of the longest prompt to expect.
+
+    Raises:
+        ConfigError: the two differ, or the model cannot read a tree at all.
+    """
+    training = backbone.model.training
+    backbone.model.eval()
+    chance = torch.Generator().manual_seed(0)
+    vocabulary = min(1000, backbone.code_offset[0])
+    prompts = [torch.randint(vocabulary, (n,), generator=chance).tolist() for n in (prompt_tokens, prompt_tokens // 3)]
+    first = torch.tensor([[0, 1], [0, 1]], device=backbone.device) % backbone.codebook_size
+    try:
+        tree = TokenTree(backbone, prompts)
+        tree.extend(first + backbone.code_offset[0], torch.full_like(first, -1))
+        second = tree.extend(first.flip(1) + backbone.code_offset[1], torch.tensor([[0, 1], [0, 1]]).to(first.device))
+        found = backbone.head(second, 2)
+        worst = 0.0
+        for row, prompt in enumerate(prompts):
+            for node in range(2):
+                codes = [int(first[row, node]), int(first.flip(1)[row, node])]
+                ids = [*prompt, *(backbone.code_offset[level] + code for level, code in enumerate(codes))]
+                logits = backbone.model(torch.tensor([ids], device=backbone.device)).logits[0, -1]
+                begin = backbone.code_offset[2]
+                plain = logits[begin : begin + backbone.codebook_size]
+                spread = float((logits.max() - logits.min()).clamp(min=1e-6))
+                worst = max(worst, float((plain - found[row, node]).abs().max()) / spread)
+    except (ValueError, RuntimeError, AttributeError, TypeError, IndexError, NotImplementedError) as error:
+        raise ConfigError(f"the model cannot read a token tree ({error})", where="backbone.name", mend=MEND) from None
+    finally:
+        backbone.model.train(training)
+    if not worst <= TOLERANCE:
+        raise ConfigError(
+            f"the model reads a token tree otherwise than a sequence (relative difference {worst:.1e})",
+            where="backbone.name",
+            mend=MEND,
+        )
+
+
+MEND = "Take a model with full attention and positions by index, for instance of the Qwen3, Llama or SmolLM family."
