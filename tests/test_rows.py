@@ -29,6 +29,7 @@ def test_rows_are_baselines_then_stages() -> None:
     ("contexts", "labels"),
     [
         (("both",), ["+ GRPO, all feedback"]),
+        (("both", "both"), ["+ GRPO 1, all feedback", "+ GRPO 2, all feedback"]),
         (("both", "recent"), ["+ GRPO, all feedback", "+ GRPO, recent negatives"]),
         (("recent", "negative", "both"), ["+ GRPO, recent negatives", "+ GRPO, all negatives", "+ GRPO, all feedback"]),
     ],

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BASELINES", "REFERENCE", "conrec_rows", "in_order", "row_label", "rows_of"]
+__all__ = ["BASELINES", "CONTEXTS", "REFERENCE", "conrec_rows", "in_order", "row_label", "rows_of"]
 
 BASELINES = ("most-disliked", "live-popularity", "sasrec", "lc-rec-negatives", "lc-rec-both")
 """The rows that are not ours."""
@@ -19,7 +19,7 @@ LABELS = {
 }
 """What each stage before GRPO adds."""
 CONTEXTS = {"recent": "recent negatives", "negative": "all negatives", "both": "all feedback"}
-"""What a prompt shows, by the name of its context."""
+"""What a prompt shows, by the name of its context (`conrec.config.Context`)."""
 _GRPO_STAGE = re.compile(r"conrec-grpo-\d+")
 
 
@@ -72,5 +72,8 @@ def row_label(name: str, config: HasGrpo) -> str:
     """
     grpo = conrec_rows(config)[len(LABELS) :]
     if name in grpo:
-        return f"+ GRPO, {CONTEXTS[config.grpo.stages[grpo.index(name)].context]}"
+        number = grpo.index(name)
+        contexts = [stage.context for stage in config.grpo.stages]
+        which = f" {number + 1}" if contexts.count(contexts[number]) > 1 else ""
+        return f"+ GRPO{which}, {CONTEXTS[contexts[number]]}"
     return LABELS.get(name, name)

@@ -20,7 +20,7 @@ from conrec.artefacts import write_json, write_parquet
 from conrec.baselines.popularity import LivePopularity, MostDisliked
 from conrec.config import Config, PopularityConfig
 from conrec.errors import ArtefactError
-from conrec.evaluation.evaluate import MODELS, evaluate
+from conrec.evaluation.evaluate import evaluate
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
 from conrec.evaluation.significance import Bootstrap
 from conrec.logs.schema import EVENTS, ITEMS
@@ -78,8 +78,26 @@ def test_models_come_in_the_order_of_the_table(run: Path) -> None:
     found = evaluate(run, CONFIG)
     assert list(found) == ["most-disliked", "live-popularity", "conrec", "another", "zebra"]
     assert list(json.loads((run / "results/metrics.json").read_text())) == list(found)
-    assert MODELS[-1] == "conrec"
-    assert len(MODELS) == len(set(MODELS)) == 11
+
+
+def test_rows_of_an_earlier_configuration_are_left_out(run: Path) -> None:
+    for folder in ("predictions", "candidate_scores"):
+        for name in ("conrec-grpo-1", "conrec-grpo-2"):
+            shutil.copy(run / folder / "conrec.parquet", run / folder / f"{name}.parquet")
+    stages = [{"context": "recent"}, {"context": "both"}]
+    found = evaluate(run, Config.model_validate({**CONFIG.model_dump(), "grpo": {"stages": stages}}))
+    assert list(found) == ["most-disliked", "live-popularity", "conrec-grpo-1", "conrec", "another", "zebra"]
+    assert "conrec-grpo-2" not in json.loads((run / "results/comparisons.json").read_text())["best_baseline"]
+
+
+def test_only_left_over_rows_are_nothing_to_evaluate(run: Path) -> None:
+    for folder in ("predictions", "candidate_scores"):
+        (run / folder / "conrec.parquet").rename(run / folder / "conrec-grpo-9.parquet")
+        for path in (run / folder).glob("*.parquet"):
+            if path.stem != "conrec-grpo-9":
+                path.unlink()
+    with pytest.raises(ArtefactError, match="holds no predictions"):
+        evaluate(run, CONFIG)
 
 
 def test_values_are_those_of_other_code_on_the_same_files(run: Path) -> None:
@@ -213,8 +231,8 @@ def test_too_few_ranks_are_refused(run: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "column", "value", "message"),
     [
-        ("anchors", "user_id", "nobody", "anchors.parquet: names user or item 'nobody'"),
-        ("anchors", "split", "later", "anchors.parquet, row 3: split 'later'; expected one of train, validation, test"),
+        ("anchors", "user_id", "nobody", "anchors.parquet, row 4, column 'user_id': is 'nobody'; expected a user"),
+        ("anchors", "split", "later", "row 4, column 'split': is 'later'; expected one of train, validation, test"),
         ("events", "item_id", "nothing", "events.parquet: names item 'nothing'; expected one of items.parquet"),
     ],
 )

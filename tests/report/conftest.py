@@ -12,7 +12,7 @@ import pytest
 from conrec.arrays import Array, Ragged
 from conrec.artefacts import write_json, write_parquet, write_tensors, write_text
 from conrec.config import Config, dump_config, load_config
-from conrec.evaluation.evaluate import MODELS, RunData, evaluate, read_run_data
+from conrec.evaluation.evaluate import RunData, evaluate, read_run_data
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
 from conrec.evaluation.studies import code_groups, motivation_study
 from conrec.filtering.calibration import calibrate, test_report
@@ -25,6 +25,7 @@ from conrec.logs.log import Log
 from conrec.logs.schema import EVENTS, ITEMS
 from conrec.protocol import DAY, periods_of
 from conrec.recommender import Ranking
+from conrec.rows import conrec_rows, rows_of
 
 EVIL = "<script>alert('title')</script> & \"quoted\" <img src=x onerror=alert(1)>"
 N_USERS, N_ITEMS, N_EVENTS, BEGIN = 60, 120, 4000, 1_600_000_000
@@ -55,7 +56,7 @@ def write_run(run: Path, seed: int = 0, bootstraps: int = 200) -> Path:
     write_json(run / "timings.json", {"data": 2.4, "items": 61.2, "models": 512.0, "predictions": 3700.5})
     data = _write_data(run, rng, config)
     catalogue = _write_items(run, rng)
-    for strength, model in enumerate(MODELS):
+    for strength, model in enumerate(rows_of(config)):
         _write_answers(run, model, data, rng, strength)
     evaluate(run, config)
     for model in ("most-disliked", "conrec"):
@@ -148,13 +149,19 @@ def _write_answers(run: Path, model: str, data: RunData, rng: np.random.Generato
 
 
 def _write_studies(run: Path, data: RunData, catalogue: FilterCatalogue, config: Config) -> None:
-    stages = [one for one in MODELS if one.startswith("conrec")]
+    stages = conrec_rows(config)
     accuracy = [0.27, 0.61, 0.48, 0.5, 0.52, 0.55]
     models = {
         name: {"value": value, "low": value - 0.02, "high": value + 0.02}
         for name, value in zip(stages, accuracy, strict=True)
     }
-    write_json(run / "results" / "alignment.json", {"chance": 0.25, "choices": 2000, "models": models})
+    rules = {
+        "random among answers possible": {"value": 0.314, "low": 0.29, "high": 0.33},
+        "most disliked": {"value": 0.402, "low": 0.38, "high": 0.42},
+        "dislike share": {"value": 0.451, "low": 0.43, "high": 0.47},
+    }
+    alignment = {"chance": 0.25, "choices": 2000, "users": 50, "models": models, "item_only": rules}
+    write_json(run / "results" / "alignment.json", alignment)
     gts = Ragged.from_rows([[*row.tolist(), (int(row[0]) + 5) % N_ITEMS] for row in data.anchors.future_negatives])
     study = motivation_study(
         data.log,
@@ -186,9 +193,11 @@ def _write_curves(run: Path, rng: np.random.Generator) -> None:
             "kl": walk(0, 0.05, 100, 0.003),
             "loss": walk(0.02, 0.0, 100, 0.01),
             "distinct_first_codes": walk(14, 9, 100, 1),
+            "distinct_items": walk(16, 12, 100, 1),
             "validation_reward": walk(start, start + 0.06, 8, 0.005),
         }
         write_json(run / "models" / model / "curve.json", series)
+        write_json(run / "models" / model / "notes.json", {"samples": 1280, "augmented": 3, "validation_samples": 461})
 
 
 @pytest.fixture(scope="session")

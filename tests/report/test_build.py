@@ -7,13 +7,18 @@ import json
 import re
 import shutil
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from conrec.artefacts import read_json, write_json
+from conrec.config import load_config
 from conrec.errors import ArtefactError, MissingExtraError
+from conrec.evaluation.evaluate import evaluate
+from conrec.filtering.threshold import BOUNDS, TradeOff, best_within
 from conrec.report.build import SECTIONS, build_report
 from conrec.report.content import number
 
@@ -172,6 +177,77 @@ OPTIONAL = (
     "results/motivation.json",
     "timings.json",
 )
+
+
+def test_left_over_rows_are_not_shown(run_copy: Path) -> None:
+    """What the run was, was made with more stages; its files are still there."""
+    path = run_copy / "config.toml"
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    content["grpo"]["stages"] = [{"context": "both"}, {"context": "recent"}]
+    content["prediction"]["context"] = "negative"
+    content["filter"]["models"] = ["most-disliked"]
+    path.write_text(tomli_w.dumps(content), encoding="utf-8")
+    evaluate(run_copy, load_config(file=path))
+    shutil.rmtree(run_copy / "models" / "sasrec")
+    text = Page(build_report(run_copy).read_text(encoding="utf-8")).text()
+    assert "conrec-grpo-1" in text
+    alignment = text[text.index("Which of four items") : text.index("Every series that a model wrote")]
+    assert "conrec-grpo-2" in alignment, "alignment.json is taken as it is"
+    assert "conrec-grpo-2" not in text.replace(alignment, "")
+    ablation = text[text.index("CoNRec after each of its stages; each row") :]
+    assert "+ GRPO, all feedback conrec-grpo-1" in ablation
+    assert "+ GRPO, recent negatives conrec" in ablation
+    assert text.count("asked with the same context: all negatives (“negative”)") == 2
+    assert "Learning curves of sasrec" not in text
+    filters = text[text.index("Thresholds chosen on validation anchors") : text.index("The chosen thresholds on test")]
+    assert "most-disliked" in filters
+    assert "conrec" not in filters
+
+
+def test_rules_of_the_items_alone_stand_beside_the_models(finished_run: Path, page_text: str, light_copy: Path) -> None:
+    rules = read_json(finished_run / "results" / "alignment.json")["item_only"]
+    text = Page(page_text).text()
+    for name, one in rules.items():
+        assert f"{name} items alone {number(one['value'])} {number(one['low'])} to {number(one['high'])}" in text
+        assert f"{name} (items alone), {one['value']:.3f}" in page_text
+    path = light_copy / "results" / "alignment.json"
+    content = read_json(path)
+    del content["item_only"]
+    write_json(path, content)
+    assert "items alone" not in build_report(light_copy).read_text(encoding="utf-8")
+
+
+def test_captions_say_what_was_measured(page_text: str) -> None:
+    text = Page(page_text).text()
+    assert text.count("contexts of the validation period: n = 461") == 1 + 3
+    assert text.count("distinct_items: distinct items in a group of 16 rollouts") == 3
+    assert page_text.count("distinct_items from 1") == 3, "the panels are told in words too"
+    assert text.count("asked with the same context: all feedback (“both”)") == 2
+
+
+def test_other_bounds_are_shown(finished_run: Path, page_text: str) -> None:
+    text = Page(page_text).text()
+    table = text[text.index("What other bounds would do") :]
+    content = read_json(finished_run / "filter" / "conrec.json")
+    curve = [TradeOff(**point) for point in content["curve"]]
+    shown = 0
+    for bound in BOUNDS:
+        assert f"Bound {bound:.0%}" in table
+        point = best_within(curve, content["positives"], bound)
+        if point is not None and point.threshold < 1:
+            assert f"liked {number(point.false_filter_rate)} above {number(point.threshold)}" in table
+            shown += 1
+    assert shown >= 1
+    assert table.count("0 keeps everything") >= len(BOUNDS) - shown
+
+
+def test_a_threshold_of_one_is_said_to_keep_everything(light_copy: Path) -> None:
+    path = light_copy / "filter" / "conrec.json"
+    write_json(path, {**read_json(path), "threshold": 1.0, "statement": "many likes have the codes of a prediction."})
+    text = Page(build_report(light_copy).read_text(encoding="utf-8")).text()
+    assert "The filter of conrec drops nothing. many likes have the codes of a prediction." in text
+    assert "1.0000 keeps everything" in text
+    assert "No candidate is dropped: the filter of conrec keeps everything." in text
 
 
 def test_what_is_not_there_is_said(run_copy: Path) -> None:

@@ -24,26 +24,12 @@ from conrec.evaluation.predictions import read_candidate_scores, read_prediction
 from conrec.evaluation.significance import Bootstrap
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log
-from conrec.logs.schema import ANCHORS, EVENTS, ITEMS, SPLITS
+from conrec.logs.schema import ANCHORS, EVENTS, ITEMS
 from conrec.protocol import Periods
 from conrec.recommender import Ranking
+from conrec.rows import BASELINES, REFERENCE, in_order
 
-__all__ = ["BASELINES", "MODELS", "REFERENCE", "RunData", "evaluate", "read_run_data"]
-
-BASELINES = ("most-disliked", "live-popularity", "sasrec", "lc-rec-negatives", "lc-rec-both")
-"""The rows that are not ours, in the order of the table."""
-REFERENCE = "conrec"
-"""The row that every other one is compared with."""
-MODELS = (
-    *BASELINES,
-    "conrec-translation",
-    "conrec-alignment",
-    "conrec-sft",
-    "conrec-grpo-1",
-    "conrec-grpo-2",
-    REFERENCE,
-)
-"""The order of the table: baselines, then the stages of CoNRec, then CoNRec. Other names follow, sorted."""
+__all__ = ["RunData", "evaluate", "read_run_data"]
 
 Metrics = dict[str, dict[str, dict[str, float | int]]]
 """``{MODEL: {METRIC: {"value", "low", "high", "anchors"}}}``."""
@@ -77,14 +63,6 @@ def read_run_data(run_folder: Path) -> RunData:
     events = read_parquet(data / "events.parquet", EVENTS)
     items = read_parquet(data / "items.parquet", ITEMS)
     table = read_parquet(data / "anchors.parquet", ANCHORS)
-    strange = np.flatnonzero(~np.isin(table["split"].to_pylist(), SPLITS))
-    if len(strange):
-        row = int(strange[0])
-        raise ArtefactError(
-            f"split {table['split'][row].as_py()!r}",
-            where=f"{data / 'anchors.parquet'}, row {row}",
-            expected=f"one of {', '.join(SPLITS)}",
-        )
     cuts = read_json(data / "periods.json")
     try:
         periods = Periods(int(cuts["validation"]), int(cuts["test"]), int(cuts["end"]))
@@ -98,23 +76,24 @@ def read_run_data(run_folder: Path) -> RunData:
         log = Log.from_tables(events, items)
     except KeyError as error:
         raise _stranger(data / "events.parquet", "item", error, "items.parquet") from None
-    try:
-        anchors = Anchors.from_table(table, log)
-    except KeyError as error:
-        raise _stranger(data / "anchors.parquet", "user or item", error, "events.parquet and items.parquet") from None
+    anchors = Anchors.from_table(table, log, str(data / "anchors.parquet"))
     return RunData(log, anchors, periods)
 
 
 def evaluate(run_folder: Path, config: Config) -> Metrics:
     """Compute, write and return the metrics of all models whose files a run holds.
 
+    These are the rows of its configuration, and strangers: somebody else's model whose files were put beside them.
+    Files of GRPO stages that the configuration does not have are of an earlier run, and are left out.
+
     Args:
         run_folder: RUN.
-        config: for ``evaluation``, ``run.seed`` (of the bootstrap) and ``protocol.history_eligible``.
+        config: for ``evaluation``, ``run.seed`` (of the bootstrap), ``protocol.history_eligible`` and the stages of
+            ``grpo``, which give the rows.
 
     Returns:
-        What ``results/metrics.json`` holds: for each model, in the order of `MODELS`, its figures by metric. A
-        metric for which no anchor counts, or whose file a model lacks, has no entry.
+        What ``results/metrics.json`` holds: for each model, in the order of `conrec.rows.in_order`, its figures by
+        metric. A metric for which no anchor counts, or whose file a model lacks, has no entry.
 
     Raises:
         ArtefactError: a file is missing, damaged or incomplete, named with the row; or there is nothing to evaluate.
@@ -127,7 +106,7 @@ def evaluate(run_folder: Path, config: Config) -> Metrics:
             where=str(run_folder / "data" / "anchors.parquet"),
             mend="Nobody with a history disliked anything in the test period: the log is too short to evaluate on.",
         )
-    models = _models(run_folder)
+    models = _models(run_folder, config)
     item_negatives = data.log.before(data.periods.validation).negative_counts()[1]
     top_k = config.evaluation.top_k
     bootstrap = Bootstrap.over(test.user, config.evaluation.bootstraps, config.run.seed)
@@ -150,22 +129,23 @@ def evaluate(run_folder: Path, config: Config) -> Metrics:
     return metrics
 
 
-def _models(run_folder: Path) -> list[str]:
-    """Names of the models with an answer file, known ones first and in their order."""
+def _models(run_folder: Path, config: Config) -> list[str]:
+    """Names of the models with an answer file, the run's own first and in their order."""
     found = {
         path.stem
         for folder in ("predictions", "candidate_scores")
         for path in (run_folder / folder).glob("*.parquet")
         if not path.name.startswith(".")
     }
-    if not found:
+    models = in_order(found, config)
+    if not models:
         raise ArtefactError(
             "holds no predictions",
             where=str(run_folder / "predictions"),
             expected="one Parquet file a model",
             mend="Let the run reach its predictions first.",
         )
-    return [one for one in MODELS if one in found] + sorted(found.difference(MODELS))
+    return models
 
 
 def _answers(

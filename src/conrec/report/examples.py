@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from conrec.arrays import Array
-from conrec.evaluation.evaluate import REFERENCE
 from conrec.evaluation.predictions import read_predictions
 from conrec.filtering.catalogue import FilterCatalogue, max_similarity
+from conrec.filtering.threshold import above
 from conrec.logs.anchors import Anchors
 from conrec.protocol import NEGATIVE, POSITIVE
 from conrec.report.content import Cell, Example, Note, Section, Table, absent, date, number, titles
 from conrec.report.source import RunSource
+from conrec.rows import REFERENCE
 from conrec.seeds import generator
 
 __all__ = ["examples"]
@@ -65,7 +66,7 @@ def _threshold_words(model: str, rebuilt: bool, calibrated: bool, threshold: flo
         return "Similarities are not shown: this run has no items/rebuilt.safetensors."
     if not calibrated:
         return f"No candidate is dropped: this run has no filter/{model}.json."
-    if threshold is None:
+    if threshold is None or threshold >= 1:
         return f"No candidate is dropped: the filter of {model} keeps everything."
     return (
         f"Candidates are dropped where the similarity to the nearest item of the predict set is above {threshold:.4f}."
@@ -116,14 +117,14 @@ def _candidates(
     if catalogue is not None:
         sets = np.zeros(len(candidates), dtype=np.int64)
         similarity, nearest = max_similarity(catalogue.rebuilt, guess[None, :], sets, candidates)
+    falls = above(similarity, threshold)
     rows = []
     for place in np.argsort(-np.nan_to_num(similarity, nan=-2.0), kind="stable"):
         item, near, value = int(candidates[place]), int(nearest[place]), float(similarity[place])
-        dropped = threshold is not None and value > float(np.float32(threshold))
         rows.append(
             (
                 Cell(names[item], "the item that was disliked next" if item == answer else "", strong=item == answer),
-                Cell("dropped" if dropped else "kept", tone="bad" if dropped else ""),
+                Cell("dropped" if falls[place] else "kept", tone="bad" if falls[place] else ""),
                 Cell(number(None if np.isnan(value) else value)),
                 Cell(names[near] if near >= 0 else "–"),
             )

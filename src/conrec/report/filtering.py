@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from conrec.filtering.threshold import BOUNDS, TradeOff, best_within
 from conrec.report.content import Block, Cell, Note, Section, Table, absent, cell, figure_cell, number
 from conrec.report.plots import trade_offs
 from conrec.report.source import RunSource
@@ -26,7 +27,13 @@ def filtering(source: RunSource) -> Section:
     filters = source.filters()
     if not filters:
         return Section("filter", "The filter", lead, (absent("A calibrated filter", "filter/*.json"),))
-    blocks: list[Block] = [_thresholds(filters), *_curves(filters), *_test(source)]
+    blocks: list[Block] = [
+        _thresholds(filters),
+        *_powerless(filters),
+        *_choices(filters),
+        *_curves(filters),
+        *_test(source),
+    ]
     return Section("filter", "The filter", lead, tuple(blocks))
 
 
@@ -34,7 +41,7 @@ def _thresholds(filters: dict[str, Any]) -> Table:
     rows = tuple(
         (
             Cell(model),
-            Cell("keeps everything" if one["threshold"] is None else number(one["threshold"])),
+            _threshold(one["threshold"]),
             cell(one.get("anchors", 0)),
             _share(one.get("false_filters"), one.get("positives")),
             _share(one.get("caught"), one.get("negatives")),
@@ -49,6 +56,45 @@ def _thresholds(filters: dict[str, Any]) -> Table:
         rows,
         words=True,
     )
+
+
+def _threshold(value: Any) -> Cell:
+    if value is None:
+        return Cell("keeps everything")
+    return Cell(number(value), "keeps everything" if value >= 1 else "")
+
+
+def _powerless(filters: dict[str, Any]) -> list[Block]:
+    """Why a filter drops nothing, for each that cannot."""
+    return [
+        Note(f"The filter of {model} drops nothing. {one.get('statement', '')}", "bad")
+        for model, one in filters.items()
+        if one["threshold"] is None or one["threshold"] >= 1
+    ]
+
+
+def _choices(filters: dict[str, Any]) -> list[Block]:
+    """What each bound would cost and bring, so that another one can be chosen."""
+    rows = []
+    for model, one in filters.items():
+        curve = [TradeOff(**point) for point in one.get("curve", ())]
+        if curve and one.get("positives"):
+            points = (best_within(curve, one["positives"], bound) for bound in BOUNDS)
+            rows.append((Cell(model), *map(_trade, points)))
+    if not rows:
+        return []
+    caption = (
+        "What other bounds would do on validation anchors: share of disliked items dropped at the lowest threshold "
+        "that meets each bound on the share of liked items dropped, then what it costs and the threshold. To choose "
+        "another bound, set filter.false_filter_rate and run again: only the filter stages are repeated."
+    )
+    return [Table(caption, ("Method", *(f"Bound {bound:.0%}" for bound in BOUNDS)), tuple(rows))]
+
+
+def _trade(point: TradeOff | None) -> Cell:
+    if point is None or point.threshold >= 1:
+        return Cell("0", "keeps everything", tone="quiet")
+    return Cell(number(point.caught), f"liked {number(point.false_filter_rate)}\nabove {number(point.threshold)}")
 
 
 def _share(part: Any, whole: Any) -> Cell:
@@ -98,7 +144,7 @@ def _test(source: RunSource) -> list[Block]:
     rows = tuple(
         (
             Cell(model),
-            Cell("keeps everything" if one.get("threshold") is None else number(one["threshold"])),
+            _threshold(one.get("threshold")),
             *(
                 figure_cell(
                     one.get(key),

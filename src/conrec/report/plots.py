@@ -29,6 +29,8 @@ Points = Sequence[tuple[float, float]]
 WIDTH = 10.5
 """Inches of a full-width figure."""
 MAX_POINTS = 400
+STYLES = ("--", ":", "-.", "-")
+"""Line styles, where colour does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def interval_panels(
     highlight: str,
     alt: str,
     caption: str,
-    reference: float | None = None,
+    references: Mapping[str, float] | None = None,
 ) -> FigureBlock:
     """Points with intervals: one panel a metric, one line a row.
 
@@ -132,8 +134,9 @@ def interval_panels(
         highlight: the row in the accent colour.
         alt: see `draw`.
         caption: see `draw`.
-        reference: a value to mark with a dashed line, chance for instance.
+        references: {label: value} to mark with vertical lines, chance for instance.
     """
+    lines = dict(references or {})
 
     def paint(figure: Figure, palette: Palette) -> None:
         grid: Any = figure.subplots(1, len(panels), sharey=True, squeeze=False)
@@ -146,8 +149,9 @@ def interval_panels(
                 if one.get("low") is not None and one.get("high") is not None:
                     axes.plot([one["low"], one["high"]], [place, place], color=colour, lw=2, solid_capstyle="round")
                 axes.plot(one["value"], place, "o", color=colour, ms=5.5)
-            if reference is not None:
-                axes.axvline(reference, color=palette.quiet, ls="--", lw=1)
+            for place, (label, value) in enumerate(lines.items()):
+                style = STYLES[place % len(STYLES)]
+                axes.axvline(value, color=palette.quiet, ls=style, lw=1.2, label=label, zorder=1)
             axes.set_title(metric)
             axes.set_yticks(range(len(rows)), labels=list(rows))
             axes.tick_params(length=0)
@@ -155,8 +159,11 @@ def interval_panels(
             axes.set_xlim(left=0)
             axes.locator_params(axis="x", nbins=4)
         grid[0][0].set_ylim(len(rows) - 0.4, -0.6)
+        if lines:
+            figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper left", ncols=min(len(lines), 3))
 
-    return draw(paint, 0.7 + 0.27 * len(rows), alt, caption)
+    legend = 0.25 * -(-len(lines) // 3)
+    return draw(paint, 0.7 + 0.27 * len(rows) + legend, alt, caption)
 
 
 def curve_grid(

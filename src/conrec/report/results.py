@@ -5,39 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from conrec.evaluation.evaluate import REFERENCE
 from conrec.report.content import Block, Cell, Note, Row, Section, Table, Tone, absent, figure_cell, integer, number
 from conrec.report.plots import interval_panels
 from conrec.report.source import RunSource
+from conrec.rows import REFERENCE, conrec_rows, row_label
+from conrec.tables import metric_columns
 
 __all__ = ["ablation", "alignment", "no_negative_history", "results"]
 
-STAGES = (
-    ("conrec-translation", "bidirectional translation"),
-    ("conrec-alignment", "+ item-level alignment"),
-    ("conrec-sft", "+ next-negative SFT"),
-    ("conrec-grpo-1", "+ GRPO, recent negatives"),
-    ("conrec-grpo-2", "+ GRPO, all negatives"),
-    ("conrec", "+ GRPO, all feedback"),
-)
-"""Rows of the ablation; each adds a stage to the one above."""
 WITHOUT = "/no_negative_history"
+ITEM_ONLY = "items alone"
+"""Marks rules that answer a four-way choice from statistics of the items."""
 
 
 def metrics_of(source: RunSource) -> list[tuple[str, str]]:
     """The five metrics of the table as (key, heading)."""
-    k = source.config.evaluation.top_k
-    return [(f"{name}@{k}", f"{name.upper()}@{k}") for name in ("hr", "fhr", "luf", "lif")] + [
-        ("candidate_accuracy", "Candidate accuracy")
-    ]
+    columns = metric_columns(source.config.evaluation.top_k)
+    return [(key, heading[:1].upper() + heading[1:]) for key, heading in columns]
 
 
 def results(source: RunSource) -> Section:
     """All rows and metrics, drawn as well, and the differences against CoNRec."""
     keys = metrics_of(source)
     k = source.config.evaluation.top_k
+    caption = f"All rows over test anchors; {source.how}. The best of a column is bold. {source.asked}"
     blocks: list[Block] = [
-        _table(source, source.models, keys, f"All rows over test anchors; {source.how}. The best of a column is bold."),
+        _table(source, source.models, keys, caption),
         _panels(source, source.models, keys, f"The same figures drawn. {source.how.capitalize()}."),
         Note(
             f"HR@{k}: the next disliked item is among the {k} predicted. FHR@{k}: at least one item disliked within "
@@ -68,14 +61,14 @@ def no_negative_history(source: RunSource) -> Section:
 def ablation(source: RunSource) -> Section:
     """CoNRec after each of its stages."""
     lead = "CoNRec after each of its stages; each row adds a stage to the one above, better or worse."
-    stages = [(model, name) for model, name in STAGES if model in source.metrics]
+    stages = [(one, row_label(one, source.config)) for one in conrec_rows(source.config) if one in source.metrics]
     if len(stages) < 2:
         note = Note("This run holds no stages of CoNRec to compare.", "quiet")
         return Section("ablation", "Ablation of the stages", lead, (note,))
     keys = metrics_of(source)
     names = dict(stages)
     models = [model for model, _ in stages]
-    caption = f"Over test anchors; {source.how}. The best of a column is bold."
+    caption = f"Over test anchors; {source.how}. The best of a column is bold. {source.asked}"
     blocks = (
         _table(source, models, keys, caption, names),
         _panels(source, models, keys, f"The ablation drawn. {source.how.capitalize()}.", names),
@@ -94,21 +87,32 @@ def alignment(source: RunSource) -> Section:
     if not models:
         note = absent("The accuracy on four-way choices", "results/alignment.json")
         return Section("alignment", "Alignment", lead, (note,))
-    order = [one for one, _ in STAGES if one in models] + [one for one in models if one not in dict(STAGES)]
-    best = _best([models[one] for one in order])
+    stages = conrec_rows(source.config)
+    order = [one for one in stages if one in models] + [one for one in models if one not in stages]
+    rules = {str(name): one for name, one in (found.get("item_only") or {}).items() if _best([one])}
+    best = _best([*(models[one] for one in order), *rules.values()])
     chance, choices = float(found.get("chance", 0.25)), found.get("choices")
-    rows = tuple((Cell(one), figure_cell(models[one], strong=models[one] is best)) for one in order)
+    rows = [(Cell(one), figure_cell(models[one], strong=models[one] is best)) for one in order]
+    rows += [(Cell(name, ITEM_ONLY), figure_cell(one, strong=one is best)) for name, one in rules.items()]
     count = f"{integer(choices)} held-out choices" if isinstance(choices, int) else "held-out choices"
     caption = f"Share of right answers among {count}, with 95 % intervals; chance is {chance:g}."
+    if rules:
+        caption += (
+            f" Rows marked “{ITEM_ONLY}” answer the same choices from statistics of the items, without any model or "
+            "user: what a model has above them is what it learned beyond them."
+        )
+    lines = {f"chance, {chance:g}": chance} | {
+        f"{name} ({ITEM_ONLY}), {number(one['value'], 3)}": float(one["value"]) for name, one in rules.items()
+    }
     blocks = (
-        Table(caption, ("After", "Accuracy"), rows),
+        Table(caption, ("After", "Accuracy"), tuple(rows)),
         interval_panels(
             {"Alignment accuracy": models},
             order,
             REFERENCE,
-            "Alignment accuracy after each stage, with intervals and chance.",
-            f"The same drawn; the dashed line is chance, {chance:g}.",
-            reference=chance,
+            "Alignment accuracy after each stage, with intervals; vertical lines: " + "; ".join(lines) + ".",
+            "The same drawn; the vertical lines are " + "; ".join(lines) + ".",
+            references=lines,
         ),
     )
     return Section("alignment", "Alignment", lead, blocks)

@@ -11,8 +11,10 @@ from typing import Any
 from conrec.artefacts import read_json, read_parquet
 from conrec.config import Config, load_config
 from conrec.errors import ArtefactError
-from conrec.evaluation.evaluate import MODELS, RunData, read_run_data
+from conrec.evaluation.evaluate import RunData, read_run_data
 from conrec.logs.schema import ITEMS
+from conrec.logs.titles import titles_of
+from conrec.rows import CONTEXTS, in_order, rows_of
 
 __all__ = ["RunSource"]
 
@@ -50,9 +52,7 @@ class RunSource:
             raise ArtefactError("this file is missing", where=str(path))
         config = load_config(file=path)
         data = read_run_data(folder)
-        items = read_parquet(folder / "data" / "items.parquet", ITEMS)
-        pairs = zip(items["title"].to_pylist(), items["item_id"].to_pylist(), strict=True)
-        titles = tuple((title or "").strip() or item_id for title, item_id in pairs)
+        titles = tuple(titles_of(read_parquet(folder / "data" / "items.parquet", ITEMS)))
         where = folder / "results" / "metrics.json"
         metrics = read_json(where)
         if not _is_nested(metrics):
@@ -61,8 +61,8 @@ class RunSource:
 
     @property
     def models(self) -> list[str]:
-        """Rows of the table, in its order."""
-        return [one for one in MODELS if one in self.metrics] + [one for one in self.metrics if one not in MODELS]
+        """Rows of the table, in its order; left-over stages of another configuration are none."""
+        return in_order(self.metrics, self.config)
 
     @property
     def how(self) -> str:
@@ -71,6 +71,12 @@ class RunSource:
         return (
             f"95 % intervals from {evaluation.bootstraps:,} bootstrap resamples of users, seed {self.config.run.seed}"
         )
+
+    @property
+    def asked(self) -> str:
+        """In which context the rows of CoNRec are asked, a sentence for captions."""
+        context = self.config.prediction.context
+        return f"Every row of CoNRec is asked with the same context: {CONTEXTS[context]} (“{context}”)."
 
     def optional(self, *parts: str) -> Any:
         """The content of a JSON file, None where it is not there.
@@ -82,15 +88,17 @@ class RunSource:
         return read_json(path) if path.is_file() else None
 
     def curves(self) -> dict[str, dict[str, list[tuple[float, float]]]]:
-        """``models/NAME/curve.json`` of each model that has one: {model: {series: points}}, empty series left out."""
+        """``models/NAME/curve.json`` of each row that has one: {model: {series: points}}, empty series left out."""
         found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-        paths = sorted(self.folder.glob("models/*/curve.json"), key=lambda path: _place(path.parent.name))
-        for path in paths:
+        for name in rows_of(self.config):
+            path = self.folder / "models" / name / "curve.json"
+            if not path.is_file():
+                continue
             content = read_json(path)
             try:
                 series = {
-                    str(name): [(float(step), float(value)) for step, value in points]
-                    for name, points in dict(content).items()
+                    str(key): [(float(step), float(value)) for step, value in points]
+                    for key, points in dict(content).items()
                     if points
                 }
             except (TypeError, ValueError) as error:
@@ -98,28 +106,24 @@ class RunSource:
                     f"cannot be read as curves ({error})", where=str(path), expected="{name: [[step, value], …]}"
                 ) from None
             if series:
-                found[path.parent.name] = series
+                found[name] = series
         return found
 
     def filters(self) -> dict[str, Mapping[str, Any]]:
-        """``filter/NAME.json`` of each model that has one."""
-        paths = sorted(self.folder.glob("filter/*.json"), key=lambda path: _place(path.stem))
-        # Manifests lie beside them; hidden files are another process's unfinished ones.
+        """``filter/NAME.json`` of each row of ``filter.models`` that has one."""
         found = {
-            path.stem: read_json(path)
-            for path in paths
-            if path.name[0] != "." and path.suffixes[-2:-1] != [".manifest"]
+            name: self.optional("filter", f"{name}.json") for name in in_order(self.config.filter.models, self.config)
         }
         return {name: one for name, one in found.items() if isinstance(one, dict) and "threshold" in one}
+
+    def notes(self, model: str) -> Mapping[str, Any]:
+        """``models/NAME/notes.json``, empty where there is none."""
+        found = self.optional("models", model, "notes.json")
+        return found if isinstance(found, dict) else {}
 
     def settings(self) -> Mapping[str, Any]:
         """The configuration as nested tables."""
         return tomllib.loads(self.config_text)
-
-
-def _place(name: str) -> tuple[int, str]:
-    """Sorts models in the order of the table, others behind."""
-    return (MODELS.index(name) if name in MODELS else len(MODELS), name)
 
 
 def _is_nested(value: Any) -> bool:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from conrec.report.content import Block, Cell, Section, Table, absent, cell, number
+from collections.abc import Iterable, Sequence
+
+from conrec.report.content import Block, Cell, Section, Table, absent, cell, integer, number
 from conrec.report.plots import curve_grid
 from conrec.report.source import RunSource
 
 __all__ = ["training"]
 
 REWARD = "validation_reward"
+EXPLAINED = {
+    "distinct_first_codes": "distinct first codes in a group of {group} rollouts, mean",
+    "distinct_items": "distinct items in a group of {group} rollouts, mean; it falls where the policy collapses",
+}
+"""Series whose name does not say what it is."""
 
 
 def training(source: RunSource) -> Section:
@@ -25,7 +32,7 @@ def training(source: RunSource) -> Section:
     blocks: list[Block] = []
     rewards = {model: series[REWARD] for model, series in curves.items() if REWARD in series}
     if rewards:
-        blocks += [_reward_table(rewards), _reward_figure(rewards, source.config.run.seed)]
+        blocks += [_reward_table(rewards), _reward_figure(rewards, source)]
     for model, series in curves.items():
         steps = int(max(points[-1][0] for points in series.values()))
         listing = ", ".join(
@@ -36,7 +43,9 @@ def training(source: RunSource) -> Section:
                 series,
                 f"Learning curves of {model}: {listing}.",
                 f"{steps:,} steps, seed {source.config.run.seed}. Where a series has more than 60 points, "
-                "the faint line is the series and the strong one its running mean over 4 % of the points.",
+                "the faint line is the series and the strong one its running mean over 4 % of the points."
+                + _explained(series, source.config.grpo.group_size)
+                + _measured_on(source, [model] if REWARD in series else []),
                 title=model,
             )
         )
@@ -68,14 +77,35 @@ def _reward_table(rewards: dict[str, list[tuple[float, float]]]) -> Table:
     )
 
 
-def _reward_figure(rewards: dict[str, list[tuple[float, float]]], seed: int) -> Block:
+def _explained(series: Iterable[str], group: int) -> str:
+    """What the series with a terse name are; a sentence each."""
+    known = [f" {name}: {EXPLAINED[name].format(group=group)}." for name in series if name in EXPLAINED]
+    return "".join(known)
+
+
+def _measured_on(source: RunSource, models: Sequence[str]) -> str:
+    """On how many contexts the validation reward was measured; empty where no model says so."""
+    counts = {one: source.notes(one).get("validation_samples") for one in models}
+    known = {one: count for one, count in counts.items() if isinstance(count, int)}
+    if not known:
+        return ""
+    distinct = set(known.values())
+    if len(distinct) == 1 and len(known) == len(models):
+        each = f"n = {integer(distinct.pop())}"
+    else:
+        each = ", ".join(f"{one} n = {integer(count)}" for one, count in known.items())
+    return f" The validation reward is a mean over contexts of the validation period: {each}."
+
+
+def _reward_figure(rewards: dict[str, list[tuple[float, float]]], source: RunSource) -> Block:
     listing = "; ".join(
         f"{model} from {number(points[0][1])} to {number(points[-1][1])}" for model, points in rewards.items()
     )
     return curve_grid(
         rewards,
         f"Validation reward of the GRPO stages: {listing}.",
-        f"Validation reward over each GRPO stage, first and last value written beside their points; seed {seed}. "
-        "The panels have axes of their own: each stage shows another context, so levels do not compare.",
+        "Validation reward over each GRPO stage, first and last value written beside their points; seed "
+        f"{source.config.run.seed}. The panels have axes of their own: a stage may show another context than the one "
+        f"before it, so levels do not compare.{_measured_on(source, list(rewards))}",
         mark_ends=True,
     )
