@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +24,7 @@ console = Console(stderr=True)
 """Where progress and notes go; results go to standard output."""
 
 
+@runtime_checkable
 class Meter(Protocol):
     """What a running bar is told."""
 

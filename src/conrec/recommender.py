@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -68,6 +68,7 @@ class Ranking:
         )
 
 
+@runtime_checkable
 class Recommender(Protocol):
     """A fitted model.
 
