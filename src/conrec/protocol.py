@@ -20,6 +20,7 @@ In words (``docs/protocol.md`` explains the reasons):
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from math import floor
 
 import numpy as np
@@ -97,7 +98,8 @@ def periods_of(timestamps: Int64[Array, " events"], validation_cut: float, test_
     n = len(timestamps)
     if n == 0:
         raise DataError("the log has no events", expected="at least a few hundred events")
-    validation, test = (int(timestamps[floor(share * n)]) for share in (validation_cut, test_cut))
+    # In decimals, as a share is written: 0.7 * 90 is 62.99… in binary floats.
+    validation, test = (int(timestamps[floor(Fraction(str(share)) * n)]) for share in (validation_cut, test_cut))
     if not timestamps[0] < validation < test:
         raise DataError(
             f"the cuts at {validation_cut} and {test_cut} of {n} events fall on the timestamps {validation} and {test}",

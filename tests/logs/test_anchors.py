@@ -1,24 +1,21 @@
-"""Anchors against a slow transcription of the protocol's words, and against independent figures."""
+"""Anchors against a slow transcription of the protocol's words; evaluation/test_oracles has independent figures."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conrec.errors import ArtefactError
 from conrec.logs.anchors import Anchors, build_anchors
 from conrec.logs.log import Log
-from conrec.logs.prepare import Prepared
 from conrec.logs.schema import ANCHORS, SPLITS
 from conrec.protocol import CANDIDATES, DAY, Periods, periods_of
-from conrec.recommender import Ranking
 
-ORACLE = json.loads((Path(__file__).parents[1] / "oracle" / "anchors.json").read_text())["ml-100k"]
 Event = tuple[str, str, int, int]
 
 
@@ -163,7 +160,8 @@ def test_a_table_and_back(random_log: Log) -> None:
     periods = periods_of(random_log.timestamp, 0.6, 0.8)
     anchors = build_anchors(random_log, periods, DAY)
     assert anchors.candidates.shape == (len(anchors), CANDIDATES)
-    drawn = np.where((anchors.split > 0)[:, None], np.arange(CANDIDATES), -1)
+    drawn = np.where((anchors.split > 0)[:, None], anchors.next_item[:, None] + np.arange(CANDIDATES), -1)
+    drawn = np.where(drawn < 0, -1, drawn % random_log.n_items)
     drawn[:, -3:] = -1
     anchors = anchors.with_candidates(drawn)
     table = anchors.to_table(random_log)
@@ -180,18 +178,37 @@ def test_a_table_and_back(random_log: Log) -> None:
     assert len(test.queries) == len(test)
 
 
-def test_ml100k_has_the_anchors_that_were_counted_independently(prepared_ml100k: Prepared) -> None:
-    test = prepared_ml100k.anchors.of_split("test")
-    assert len(test) == ORACLE["test_anchors"]
-    log, periods = prepared_ml100k.log, prepared_ml100k.periods
-    _, disliked = log.before(periods.validation).negative_counts()
-    scores = np.tile(disliked.astype(np.float32), (len(test), 1))
-    for row in range(len(test)):
-        scores[row, log.item[log.history(int(test.user[row]), int(test.timestamp[row]))]] = -np.inf
-    top = Ranking.from_scores(scores, 20).item
-    hit = np.asarray([next_item in row for next_item, row in zip(test.next_item, top, strict=True)])
-    future = np.asarray([np.isin(n, row).any() for n, row in zip(test.future_negatives, top, strict=True)])
-    # Ties of counts at the edge of the top 20 may fall otherwise than in the independent code.
-    assert hit.mean() == pytest.approx(ORACLE["most_disliked"]["hr@20"], abs=0.01)
-    assert future.mean() == pytest.approx(ORACLE["most_disliked"]["fhr@20"], abs=0.01)
-    assert future[test.long_tail_user].mean() == pytest.approx(ORACLE["most_disliked"]["luf@20"], abs=0.01)
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("user_id", "nobody", "is 'nobody'; expected a user of events.parquet"),
+        ("split", "later", "is 'later'; expected one of train, validation, test"),
+        ("next_item", "nothing", "is 'nothing'; expected an item of items.parquet"),
+        ("next_item", None, "is None; expected an item"),
+        ("next_item", "i01", "is 'i01'; expected the first of future_negatives"),
+        ("future_negatives", [], "is empty; expected at least the next item"),
+        ("future_negatives", ["i00", "nothing"], "names 'nothing'; expected an item"),
+        ("future_positives", ["nothing"], "names 'nothing'; expected an item"),
+        ("candidates", ["i00", "nothing"], "names 'nothing'; expected an item"),
+        ("candidates", [f"i{n:02d}" for n in range(21)], "holds 21 items, 21 of them distinct; expected at most 20"),
+        ("candidates", ["i00", "i00"], "holds 2 items, 1 of them distinct"),
+        ("candidates", None, "is there without candidates; expected null"),
+        ("candidate_answer", None, "is None; expected the next item, and it among the candidates"),
+        ("candidate_answer", "i02", "is 'i02'; expected the next item, and it among the candidates"),
+        ("timestamp", None, "is null; expected a value of int64"),
+    ],
+)
+def test_a_row_that_contradicts_the_log_or_itself_is_named(column: str, value: Any, says: str) -> None:
+    log = log_of([("u", f"i{n:02d}", n, 1) for n in range(25)])
+    row = {
+        "anchor_id": 0, "user_id": "u", "timestamp": 30, "split": "test", "next_item": "i00",
+        "future_negatives": ["i00"], "future_positives": [], "candidates": ["i02", "i00"], "candidate_answer": "i00",
+        "long_tail_user": True, "negative_history": 0,
+    }  # fmt: skip
+    right = pa.Table.from_pylist([row, {**row, "anchor_id": 1}], ANCHORS)
+    assert Anchors.from_table(right, log).candidates[1, :3].tolist() == [2, 0, -1]
+    wrong = pa.Table.from_pylist([row, {**row, column: value}], ANCHORS)
+    with pytest.raises(ArtefactError) as caught:
+        Anchors.from_table(wrong, log, "RUN/data/anchors.parquet")
+    place = "candidate_answer" if says.startswith("is there") else column
+    assert f"RUN/data/anchors.parquet, row 2, column {place!r}: {says}" in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def test_csv_gives_back_what_was_written_and_the_line_it_stood_on(
         lines.append(out.getvalue().count("\n") + 1)
         writer.writerow(row)
     path = write(tmp_path_factory.mktemp("csv"), "a.csv", out.getvalue())
+    for begin, end in itertools.pairwise([*lines, out.getvalue().count("\n") + 1]):
+        record = [line for line in out.getvalue().split("\n")[begin - 1 : end - 1] if line]
+        if end > begin + 1 and all(line.count(",") == 1 for line in record):
+            with pytest.raises(DataError, match=rf"line {begin}: a value in quotes runs over {end - begin} lines"):
+                read_raw(path, TextFormat(), ("a", "b"))
+            return
     raw = read_raw(path, TextFormat(), ("a", "b"))
     assert [tuple(row.values()) for row in raw.table.to_pylist()] == [*rows, ("end", "")]
     assert [raw.number(row) for row in range(len(lines))] == lines
@@ -151,6 +158,63 @@ def test_quotes_can_be_ordinary_characters(tmp_path: Path) -> None:
     raw = read_raw(path, TextFormat(quoting=False), COLUMNS)
     assert raw.table["item_id"].to_pylist() == ['"Weird Al', "x"]
     assert raw.number(1) == 3
+
+
+SIX = 'item_id,title\n1,Lear\n2,"Tis Pity\n3,Othello\n4,Emma\n5,Heat\n6,Alien\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "says"),
+    [
+        (SIX, 3, "opened and not closed"),  # to the end of the file
+        (SIX.replace("Alien", '"Alien"'), 3, "text follows a closing quote"),  # to the next quote, which opens one
+        (SIX.replace("Heat", '7"'), 3, "runs over 4 lines, each of which is a whole row of 2 fields"),
+        (SIX.replace("Heat", '7"').replace("\n", "\r\n"), 3, "runs over 4 lines"),
+        (SIX.replace("Pity", 'Pity"'), 3, ""),
+        (SIX.replace('"Tis Pity', '"Tis" Pity'), 3, "text follows a closing quote"),
+        (SIX.replace('"Tis', "Tis").replace("Alien\n", '"Alien'), 7, "opened and not closed"),
+        (SIX.replace('"Tis', "Tis").replace("title", '"title'), 1, "opened and not closed"),
+        (SIX + "7," + "x" * 200_000 + "\n", 3, "opened and not closed"),
+        ('user_id,note,item_id\n1,"a,x\n2,b",y\n3,c,z\n', 2, "runs over 2 lines, each of which is a whole row"),
+    ],
+)
+def test_a_stray_quote_never_swallows_rows(tmp_path: Path, content: str, line: int, says: str) -> None:
+    path = write(tmp_path, "a.csv", content)
+    if not says:
+        assert read_raw(path, TextFormat(), ("title",)).table["title"].to_pylist()[1] == "Tis Pity"
+        return
+    with pytest.raises(DataError) as caught:
+        read_raw(path, TextFormat(), ("item_id",))
+    for part in (f"{path}, line {line}: ", says, "data.quoting = false"):
+        assert part in str(caught.value)
+    ordinary = read_raw(path, TextFormat(quoting=False), ("item_id",))
+    assert ordinary.table.num_rows == content.count("\n") - content.endswith("\n")
+
+
+def test_line_breaks_that_are_surely_part_of_a_value_stay(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", 'item_id,title,note\n1,Lamp,"Bright, warm.\n\nTwo ""E27"" bulbs."\n2,"Chair",""\n')
+    raw = read_raw(path, TextFormat(), ("item_id", "note"))
+    assert raw.table["note"].to_pylist() == ['Bright, warm.\n\nTwo "E27" bulbs.', ""]
+    assert [raw.number(row) for row in (0, 1)] == [2, 5]
+
+
+def test_a_key_that_occurs_late_is_found(tmp_path: Path) -> None:
+    rows = [{"user_id": n} for n in range(1500)] + [{"user_id": 1500, "item_id": "late"}]
+    path = write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert column_names(path, TextFormat()) == ["user_id"]  # nobody asked for more
+    assert column_names(path, TextFormat(), COLUMNS) == list(COLUMNS)
+    assert read_raw(path, TextFormat(), COLUMNS).table["item_id"].to_pylist() == [None] * 1500 + ["late"]
+    with pytest.raises(DataError, match="has no column 'title'; its columns are 'user_id', 'item_id'"):
+        read_raw(path, TextFormat(), ("title",))
+
+
+def test_json_strings_that_look_like_dates_stay_strings(tmp_path: Path) -> None:
+    rows = [{"item_id": "2020-01-01", "kinds": ["2021-02-03"], "n": 1}, {"item_id": "2020-01-02 10:00:00", "kinds": []}]
+    path = write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    raw = read_raw(path, TextFormat(), ("item_id", "kinds", "n"))
+    assert raw.table["item_id"].to_pylist() == ["2020-01-01", "2020-01-02 10:00:00"]
+    assert raw.table["kinds"].to_pylist() == [["2021-02-03"], []]
+    assert raw.table["n"].to_pylist() == [1, None]
 
 
 def test_text_in_two_bytes_a_letter(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from conrec.config import DataConfig, EventColumns, FeedbackRule, ItemColumns
 from conrec.errors import ConfigError, DataError
 from conrec.logs.schema import EVENTS, ITEMS
-from conrec.logs.sources import SOURCES, Loaded, describe, fetch, load, ml100k, movietweetings
+from conrec.logs.sources import SOURCES, Loaded, describe, fetch, load, ml100k, movietweetings, source_files
 from conrec.logs.sources.ml100k import GENRES
 
 RATINGS = [("196", "1", 3, 881250949), ("186", "34", 1, 891717742), ("196", "267", 5, 881250949)]
@@ -82,6 +82,40 @@ def test_thresholds_can_be_moved(tmp_path: Path) -> None:
     grouplens(tmp_path)
     rule = FeedbackRule(negative_at_most=3, positive_at_least=5)
     assert load(DataConfig(folder=tmp_path, feedback=rule)).events["feedback"].to_pylist() == [-1, -1, 1]
+
+
+def test_one_threshold_alone_leaves_the_other_as_it_is(tmp_path: Path) -> None:
+    grouplens(tmp_path)
+    for rule, expected in (({"negative_at_most": 3}, [-1, -1, 1]), ({"positive_at_least": 3}, [1, -1, 1]),
+                           ({"left_out_reasons": ["x"]}, [0, -1, 1])):  # fmt: skip
+        config = DataConfig(folder=tmp_path, feedback=FeedbackRule.model_validate(rule))
+        assert load(config).events["feedback"].to_pylist() == expected
+    with pytest.raises(ConfigError, match=r"positive_at_least 4.0 is not above negative_at_most 4.0"):
+        load(DataConfig(folder=tmp_path, feedback=FeedbackRule(negative_at_most=4)))
+
+
+def test_files_of_a_source(tmp_path: Path) -> None:
+    empty = tmp_path / "cache"
+    for name in ("ml-100k", "movietweetings", "table"):
+        assert source_files(DataConfig(source=name, cache=empty)) == []
+        assert source_files(DataConfig(source=name, folder=tmp_path / "none")) == []
+    assert not empty.exists()
+    cached = empty / "ml-100k"
+    cached.mkdir(parents=True)
+    recbole(cached)
+    expected = [cached / "ml-100k.inter", cached / "ml-100k.item"]
+    assert source_files(DataConfig(cache=empty)) == expected
+    grouplens(tmp_path)
+    assert source_files(DataConfig(folder=tmp_path)) == [tmp_path / "u.data", tmp_path / "u.item"]
+    tweets(tmp_path)
+    config = DataConfig(source="movietweetings", folder=tmp_path)
+    assert [one.name for one in source_files(config)] == ["ratings.dat", "movies.dat"]
+    config = own(tmp_path, "csv")
+    assert source_files(config) == [config.events, config.items]
+    assert {one.name for one in source_files(config)} == set(load(config).hashes)
+    assert source_files(config.model_copy(update={"items": tmp_path / "none.csv"})) == [config.events]
+    with pytest.raises(ConfigError, match="no source"):
+        source_files(DataConfig(source="none"))
 
 
 def test_the_real_ml100k(ml100k: Loaded) -> None:

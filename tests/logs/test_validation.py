@@ -66,7 +66,12 @@ def test_ratings_become_feedback_and_the_order_stays() -> None:
         ({"timestamp": [float(T), T + 0.5, T + 1.0]}, "timestamp not readable", f"{T}.5"),
         ({"timestamp": [T, 12, T + 1]}, "timestamp before 1990 or in the future", "1970-01-01"),
         ({"timestamp": [T, NOW + 90_000, T + 1]}, "timestamp before 1990 or in the future", "2023-11-15"),
-        ({"timestamp": [T, T * 1000, T + 1]}, "timestamp before 1990 or in the future", "beyond the calendar"),
+        ({"timestamp": [T, T * 1000, T + 1]}, "timestamp before 1990 or in the future",
+         "(beyond the calendar; in milliseconds it is 2001-09-09)"),
+        ({"timestamp": [str(T), str(T * 10**6), str(T)], "item_id": ["i0", "i1", "i2"]},
+         "timestamp before 1990 or in the future", "(beyond the calendar; in microseconds it is 2001-09-09)"),
+        ({"timestamp": [datetime(2001, 9, 9), datetime(1970, 1, 12), datetime(2001, 9, 10)]},
+         "timestamp before 1990 or in the future", "(1970-01-12)"),
         ({"rating": [1.0, float("nan"), 5.0]}, "rating not a number", "rating = nan"),
         ({"rating": ["1", "NaN", "5"]}, "rating not a number", "rating = 'NaN'"),
         ({"rating": ["1", "", "5"]}, "rating not a number", "rating = ''"),
@@ -74,7 +79,7 @@ def test_ratings_become_feedback_and_the_order_stays() -> None:
         ({"rating": [1.0, float("inf"), 5.0]}, "rating not a number", "rating = inf"),
         ({"item_id": ["i0", "i9", "i1"]}, "unknown item", "'i9' is not in the items file (which begins with 'i0')"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_row_is_refused_counted_and_shown(columns: dict[str, Any], reason: str, shown: str) -> None:
     events, counts = clean(**columns)
     assert (counts.rows, counts.kept, counts.refused) == (3, 2, {reason: 1})
@@ -84,13 +89,26 @@ def test_a_wrong_row_is_refused_counted_and_shown(columns: dict[str, Any], reaso
 
 
 def test_the_last_of_equal_events_stays_or_all_of_them() -> None:
-    same = {"timestamp": [T, T, T + 1, T], "rating": [1, 5, 1, 3]}
+    same = {"timestamp": [T, T, T + 1, T], "rating": [3, 3, 1, 3]}
     events, counts = clean(**same)
     assert counts.refused == {"duplicate event": 2}
+    assert counts.examples["duplicate event"].endswith(f"user 'u', item 'i0', timestamp {T} come again")
     assert events["feedback"].to_pylist() == [-1, 0]
     assert events["timestamp"].to_pylist() == [T + 1, T]
     events, counts = clean(**same, duplicates="all")
     assert (events.num_rows, counts.refused) == (4, {})
+
+
+def test_feedback_that_contradicts_the_last_is_counted_on_its_own() -> None:
+    events, counts = clean(timestamp=[T] * 4, rating=[1, 5, 2, 5], item_id=["i0", "i0", "i0", "i0"])
+    assert counts.refused == {"contradicting event": 2, "duplicate event": 1}
+    assert counts.examples["contradicting event"] == (
+        f"line 2: user 'u', item 'i0', timestamp {T} have feedback -1 here and 1 on line 5, which stays"
+    )
+    assert events["feedback"].to_pylist() == [1]
+    events, counts = clean(timestamp=[T] * 3, rating=[1, 5, 5], user_id=["a", "b", "a"])
+    assert counts.refused == {"contradicting event": 1}
+    assert events["user_id"].to_pylist() == ["b", "a"]
 
 
 def test_a_refused_row_is_no_duplicate() -> None:
@@ -156,6 +174,12 @@ def test_ids_lose_their_type_and_nothing_else() -> None:
     events, counts = clean(user_id=[7.0, float("nan")])
     assert events["user_id"].to_pylist() == ["7"]
     assert counts.refused == {"empty user id": 1}
+    events, _ = clean(user_id=[" 7", "7\t"])
+    assert events["user_id"].to_pylist() == ["7", "7"]
+    events, counts = clean(user_id=["7", " 7"], timestamp=[T, T])
+    assert counts.refused == {"duplicate event": 1}
+    events, _ = clean(item_id=[" i0 ", "i1"])
+    assert events["item_id"].to_pylist() == ["i0", "i1"]
     with pytest.raises(DataError, match=r"type list.*expected text or whole numbers"):
         clean(user_id=[["a"], ["b"]])
     with pytest.raises(DataError, match="every value is empty"):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from conrec.arrays import Array, Ragged
+from conrec.errors import ArtefactError
 from conrec.logs.log import Log
 from conrec.logs.schema import ANCHORS, SPLITS
 from conrec.protocol import CANDIDATES, LONG_TAIL_USER_NEGATIVES, NEGATIVE, Periods, tile_windows, window_targets
@@ -104,29 +105,104 @@ class Anchors:
         )
 
     @classmethod
-    def from_table(cls, table: pa.Table, log: Log) -> Anchors:
-        """Read what `to_table` wrote."""
+    def from_table(cls, table: pa.Table, log: Log, where: str = "data/anchors.parquet") -> Anchors:
+        """Read what `to_table` wrote.
+
+        Args:
+            table: schema ANCHORS.
+            log: that the anchors belong to.
+            where: the file, for errors.
+
+        Raises:
+            ArtefactError: a row that contradicts the log or itself, named with its number (from 1) and column.
+        """
+        rows = _Rows(table, log, where)
+        users, splits = rows.one("user_id"), rows.one("split")
+        negatives, positives, drawn = (rows.many(one) for one in ("future_negatives", "future_positives", "candidates"))
+        next_item, answer = rows.one("next_item"), rows.one("candidate_answer")
+        candidates = np.full((len(drawn), CANDIDATES), -1, dtype=np.int32)
+        for row, (future, shown) in enumerate(zip(negatives, drawn, strict=True)):
+            if not future:
+                raise rows.error(row, "future_negatives", "is empty", "at least the next item")
+            if next_item[row] != future[0]:
+                raise rows.error(row, "next_item", rows.shown(row, "next_item"), "the first of future_negatives")
+            if not shown:
+                if answer[row] >= 0:
+                    raise rows.error(row, "candidate_answer", "is there without candidates", "null")
+                continue
+            if len(shown) > CANDIDATES or len(set(shown)) < len(shown):
+                found = f"holds {len(shown)} items, {len(set(shown))} of them distinct"
+                raise rows.error(row, "candidates", found, f"at most {CANDIDATES} distinct items")
+            if answer[row] not in shown or answer[row] != next_item[row]:
+                found = rows.shown(row, "candidate_answer")
+                raise rows.error(row, "candidate_answer", found, "the next item, and it among the candidates")
+            candidates[row, : len(shown)] = shown
+        return cls(
+            rows.numbers("anchor_id"),
+            np.asarray(users, dtype=np.int32),
+            rows.numbers("timestamp"),
+            np.asarray(splits, dtype=np.int8),
+            Ragged.from_rows(negatives),
+            Ragged.from_rows(positives),
+            candidates,
+            rows.numbers("long_tail_user"),
+            rows.numbers("negative_history"),
+        )
+
+
+class _Rows:
+    """Columns of an anchor table as indices into the log; unknown names are errors with their place."""
+
+    def __init__(self, table: pa.Table, log: Log, where: str) -> None:
+        self.table, self.where = table, where
         items = {name: index for index, name in enumerate(log.item_ids)}
         users = {name: index for index, name in enumerate(log.user_ids)}
+        splits = {name: index for index, name in enumerate(SPLITS)}
+        self.known: dict[str, dict[str, int]] = {"user_id": users, "split": splits}
+        self.items = items
 
-        def rows(name: str) -> list[list[int]]:
-            return [[items[one] for one in row or ()] for row in table[name].to_pylist()]
+    def error(self, row: int, column: str, found: str, expected: str) -> ArtefactError:
+        """An error that names the place of a value; ``row`` counts from 0, the message from 1."""
+        mend = "The files in RUN/data are damaged or of different runs: build the data stage again."
+        place = f"{self.where}, row {row + 1}, column {column!r}"
+        return ArtefactError(found, where=place, expected=expected, mend=mend)
 
-        drawn = rows("candidates")
-        candidates = np.full((len(drawn), CANDIDATES), -1, dtype=np.int32)
-        for position, row in enumerate(drawn):
-            candidates[position, : len(row)] = row
-        return cls(
-            table["anchor_id"].to_numpy(),
-            np.asarray([users[one] for one in table["user_id"].to_pylist()], dtype=np.int32),
-            table["timestamp"].to_numpy(),
-            np.asarray([SPLITS.index(one) for one in table["split"].to_pylist()], dtype=np.int8),
-            Ragged.from_rows(rows("future_negatives")),
-            Ragged.from_rows(rows("future_positives")),
-            candidates,
-            table["long_tail_user"].to_numpy(),
-            table["negative_history"].to_numpy(),
-        )
+    def shown(self, row: int, column: str) -> str:
+        """ "is 'x'" for an error."""
+        return f"is {self.table[column][row].as_py()!r}"
+
+    def one(self, column: str) -> list[int]:
+        """Index of each value; -1 for null where the column may be null."""
+        known = self.known.get(column, self.items)
+        if column == "candidate_answer":
+            known = {**known, None: -1}  # type: ignore[dict-item]
+        found: list[int] = []
+        for row, value in enumerate(self.table[column].to_pylist()):
+            if value not in known:
+                raise self.error(row, column, f"is {value!r}", self._expected(column))
+            found.append(known[value])
+        return found
+
+    def many(self, column: str) -> list[list[int]]:
+        """Item indices of each list; null is empty."""
+        found: list[list[int]] = []
+        for row, values in enumerate(self.table[column].to_pylist()):
+            strange = [one for one in values or () if one not in self.items]
+            if strange:
+                raise self.error(row, column, f"names {strange[0]!r}", self._expected(column))
+            found.append([self.items[one] for one in values or ()])
+        return found
+
+    def numbers(self, column: str) -> Array:
+        """A column without nulls as an array."""
+        values = self.table[column]
+        if values.null_count:
+            raise self.error(values.is_null().to_pylist().index(True), column, "is null", f"a value of {values.type}")
+        return np.asarray(values.to_numpy())
+
+    def _expected(self, column: str) -> str:
+        known = {"user_id": "a user of events.parquet", "split": f"one of {', '.join(SPLITS)}"}
+        return known.get(column, "an item of items.parquet")
 
 
 def build_anchors(log: Log, periods: Periods, horizon_seconds: int) -> Anchors:

@@ -12,7 +12,7 @@ from conrec.arrays import Array
 from conrec.errors import DataError
 from conrec.logs.files import Raw
 
-__all__ = ["EARLIEST", "UNITS", "ids_of", "numbers_of", "seconds_of", "strings_of"]
+__all__ = ["EARLIEST", "UNITS", "ids_of", "likely_unit", "numbers_of", "seconds_of", "strings_of"]
 
 EARLIEST = 631_152_000
 """1990-01-01 UTC; nothing that a recommender logged is older."""
@@ -42,9 +42,12 @@ def strings_of(raw: Raw, column: str) -> pa.Array:
 
 
 def ids_of(raw: Raw, column: str) -> tuple[pa.Array, Array]:
-    """Ids as text, and a mask of those that are there: bool [rows], False for null and blank."""
-    values = strings_of(raw, column)
-    there = _mask(pc.not_equal(pc.utf8_trim_whitespace(values), ""))
+    """Ids as text without white space around them, and a mask of those that are there: bool [rows].
+
+    " 7" and "7" are one id, in every format of file. The mask is False for null and blank.
+    """
+    values = pc.utf8_trim_whitespace(strings_of(raw, column))
+    there = _mask(pc.not_equal(values, ""))
     if not there.any():
         raise DataError("every value is empty", where=raw.place(0, column), expected="an id in each row")
     return pc.fill_null(values, ""), there
@@ -111,6 +114,25 @@ def seconds_of(raw: Raw, column: str, unit: str, latest: int) -> tuple[Array, Ar
     seconds = number // UNITS[unit]
     _check_unit(raw, column, number, there, unit, latest)
     return seconds, there
+
+
+def likely_unit(raw: Raw, column: str, seconds: int, unit: str, latest: int) -> str:
+    """What a single timestamp outside the years of a log looks like in another unit; "" for nothing.
+
+    Args:
+        raw: the file.
+        column: of the timestamps; typed ones have no unit to mistake.
+        seconds: as `seconds_of` read it in ``unit``.
+        unit: "s", "ms", "us", "ns" or "iso".
+        latest: seconds UTC after which nothing can have happened.
+    """
+    if unit not in UNITS or pa.types.is_temporal(raw.table[column].type):
+        return ""
+    number = seconds * UNITS[unit]
+    for other, parts in UNITS.items():
+        if other != unit and EARLIEST <= number // parts <= latest:
+            return f"in {_NAMES[other]} it is {datetime.fromtimestamp(number // parts, UTC):%Y-%m-%d}"
+    return ""
 
 
 def _from_iso(raw: Raw, column: str, values: pa.Array) -> tuple[Array, Array]:

@@ -5,8 +5,7 @@ Text comes out as strings, nothing is guessed; what the columns mean is decided 
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,26 +17,9 @@ import pyarrow.parquet as pq
 
 from conrec.errors import DataError, did_you_mean
 from conrec.logs.json_lines import json_columns, read_json_lines
+from conrec.logs.text_records import TextFormat, check_line_breaks, header_of, lines_of, raise_ragged, records_of
 
-__all__ = ["Raw", "TextFormat", "column_names", "read_raw"]
-
-
-@dataclass(frozen=True, slots=True)
-class TextFormat:
-    """How a text file is written.
-
-    Attributes:
-        separator: between fields, one or more characters; None: a comma in .csv, a tab in .tsv.
-            A separator of several characters has no quoting.
-        header: column names of a file without a header line.
-        encoding: of the text.
-        quoting: whether fields may stand in double quotes.
-    """
-
-    separator: str | None = None
-    header: tuple[str, ...] | None = None
-    encoding: str = "utf-8"
-    quoting: bool = True
+__all__ = ["Raw", "TextFormat", "column_names", "read_raw", "require_columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +52,13 @@ class Raw:
         return replace(self, table=table)
 
 
-def column_names(path: Path, text: TextFormat) -> list[str]:
+def column_names(path: Path, text: TextFormat, wanted: Sequence[str] = ()) -> list[str]:
     """Names of a file's columns, without reading its rows.
+
+    Args:
+        path: as for `read_raw`.
+        text: how it is written, where it is text.
+        wanted: names to look for; JSON lines are read on until all of them have occurred.
 
     Raises:
         DataError: the file is missing, empty, or not what its name says.
@@ -80,8 +67,8 @@ def column_names(path: Path, text: TextFormat) -> list[str]:
     if kind == "parquet":
         return _parquet(path).schema_arrow.names  # type: ignore[no-any-return]
     if kind == "json":
-        return json_columns(path)
-    return list(_header(path, _resolved(path, text)))
+        return json_columns(path, wanted)
+    return list(header_of(path, _resolved(path, text)))
 
 
 def read_raw(path: Path, text: TextFormat, columns: Sequence[str], setting: str = "data.columns") -> Raw:
@@ -94,13 +81,11 @@ def read_raw(path: Path, text: TextFormat, columns: Sequence[str], setting: str 
         setting: the configuration section that maps columns, named in the error about a missing one.
 
     Raises:
-        DataError: the file is missing, empty, not what its name says, lacks a column, or has ragged rows.
+        DataError: the file is missing, empty, not what its name says, lacks a column, has ragged rows, or quotes
+            that may have swallowed rows.
     """
+    require_columns(path, text, columns, setting)
     kind = _kind(path, text)
-    present = column_names(path, text)
-    for name in columns:
-        if name not in present:
-            raise _missing(path, name, present, setting, kind)
     wanted = list(dict.fromkeys(columns))
     if kind == "parquet":
         table = _parquet(path).read(columns=wanted)
@@ -114,6 +99,18 @@ def read_raw(path: Path, text: TextFormat, columns: Sequence[str], setting: str 
     if raw.table.num_rows == 0:
         raise DataError("has no rows", where=str(path), expected="a header and at least one row")
     return raw
+
+
+def require_columns(path: Path, text: TextFormat, columns: Sequence[str], setting: str = "data.columns") -> None:
+    """Check that a file has the given columns; arguments as for `read_raw`.
+
+    Raises:
+        DataError: the file is missing, empty, not what its name says, or lacks a column.
+    """
+    present = column_names(path, text, columns)
+    for name in columns:
+        if name not in present:
+            raise _missing(path, name, present, setting, _kind(path, text))
 
 
 def _kind(path: Path, text: TextFormat) -> str:
@@ -199,73 +196,11 @@ def _resolved(path: Path, text: TextFormat) -> TextFormat:
     return replace(text, separator=separator)
 
 
-def _lines(path: Path, text: TextFormat) -> Iterator[str]:
-    """Decoded lines with their ends, byte order mark removed."""
-    encoding = "utf-8-sig" if text.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else text.encoding
-    try:
-        with path.open(encoding=encoding, newline="\n") as handle:
-            yield from handle
-    except LookupError:
-        raise DataError(f"there is no encoding {text.encoding!r}", where="data.encoding") from None
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"the byte 0x{error.object[error.start]:02x} is not {text.encoding}",
-            where=f"{path}, line {_undecodable(path, encoding)}",
-            mend="Set data.encoding, for instance to 'latin-1'.",
-        ) from None
-
-
-def _undecodable(path: Path, encoding: str) -> int:
-    """The first line whose bytes are not text in ``encoding``."""
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            try:
-                line.decode(encoding)
-            except UnicodeDecodeError:
-                return number
-    return 1  # only together with other lines, in encodings of several bytes a letter
-
-
-def _records(path: Path, text: TextFormat) -> Iterator[tuple[int, list[str]]]:
-    """(line it begins on, fields) of each record, blank lines skipped; slow, for headers and for errors."""
-    assert text.separator is not None
-    lines = _lines(path, text)
-    if len(text.separator) > 1:
-        for number, line in enumerate(lines, start=1):
-            if stripped := line.rstrip("\r\n"):
-                yield number, stripped.split(text.separator)
-        return
-    reader = csv.reader(lines, delimiter=text.separator, quoting=csv.QUOTE_MINIMAL if text.quoting else csv.QUOTE_NONE)
-    before = 0
-    try:
-        for fields in reader:
-            if fields:
-                yield before + 1, fields
-            before = reader.line_num
-    except csv.Error as error:
-        raise DataError(f"cannot be split into fields ({error})", where=f"{path}, line {before + 1}") from None
-
-
-def _header(path: Path, text: TextFormat) -> tuple[str, ...]:
-    """Column names; where they are given, the first record must have as many fields."""
-    number, first = next(_records(path, text), (1, []))
-    names = text.header or tuple(name.strip() for name in first)
-    if len(names) != len(first):
-        raise DataError(
-            f"the line has {len(first)} fields, data.header {len(names)} names",
-            where=f"{path}, line {number}",
-            expected="as many names as fields",
-        )
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise DataError(f"two columns are called {twice[0]!r}", where=f"{path}, line {number}")
-    return names
-
-
 def _csv(path: Path, text: TextFormat, columns: list[str]) -> Raw:
     """A file with a separator of one character, through Arrow."""
-    names = _header(path, text)
-    blank = next(_records(path, text))[0] - 1
+    names = header_of(path, text)
+    check_line_breaks(path, text, len(names))
+    blank = next(records_of(path, text))[0] - 1
     try:
         table = pacsv.read_csv(
             path,
@@ -287,41 +222,27 @@ def _csv(path: Path, text: TextFormat, columns: list[str]) -> Raw:
             ),
         )
     except (pa.ArrowException, UnicodeError, LookupError) as error:
-        _raise_ragged(_records(path, text), path, len(names), text)
+        raise_ragged(records_of(path, text), path, len(names), text)
         raise DataError(f"cannot be read ({error})", where=str(path)) from None
 
     def number(row: int) -> int:
         wanted = row + (0 if text.header else 1)
-        return next(line for index, (line, _) in enumerate(_records(path, text)) if index == wanted)
+        return next(line for index, (line, _) in enumerate(records_of(path, text)) if index == wanted)
 
     return Raw(path, table, number, "line")
 
 
 def _split_text(path: Path, text: TextFormat, columns: list[str]) -> Raw:
     """A file with a separator of several characters."""
-    names = _header(path, text)
-    lines = pc.utf8_rtrim(pa.array(list(_lines(path, text)), pa.large_string()), characters="\r\n")
+    names = header_of(path, text)
+    lines = pc.utf8_rtrim(pa.array(list(lines_of(path, text)), pa.large_string()), characters="\r\n")
     filled = np.flatnonzero(np.asarray(pc.not_equal(lines, "")))
     filled = filled if text.header else filled[1:]
     fields = pc.split_pattern(lines.take(pa.array(filled)), text.separator)
     if (np.asarray(pc.list_value_length(fields)) != len(names)).any():
-        _raise_ragged(_records(path, text), path, len(names), text)
+        raise_ragged(records_of(path, text), path, len(names), text)
     grid = {
         name: pc.list_element(fields, names.index(name)).cast(pa.string()) if len(fields) else pa.array([], pa.string())
         for name in columns
     }
     return Raw(path, pa.table(grid), lambda row: int(filled[row]) + 1, "line")
-
-
-def _raise_ragged(records: Iterable[tuple[int, list[str]]], path: Path, width: int, text: TextFormat) -> None:
-    """Raise for the first record with another number of fields; return where there is none."""
-    for number, fields in records:
-        if len(fields) != width:
-            shown = (text.separator or "").join(fields)
-            raise DataError(
-                f"the line has {len(fields)} fields ({shown[:80]!r})",
-                where=f"{path}, line {number}",
-                expected=f"{width}, as in the first line",
-                mend="A field that holds the separator must stand in double quotes"
-                + ("; if quotes are ordinary characters here, set data.quoting = false." if text.quoting else "."),
-            )

@@ -17,18 +17,26 @@ from conrec.errors import DataError
 __all__ = ["json_columns", "read_json_lines"]
 
 
-def json_columns(path: Path) -> list[str]:
-    """Keys of the objects on the first thousand lines, in order of their first occurrence."""
+def json_columns(path: Path, wanted: Sequence[str] = ()) -> list[str]:
+    """Keys of the objects in order of their first occurrence.
+
+    The first thousand lines are read, and more for as long as one of the keys ``wanted`` has not occurred.
+
+    Raises:
+        DataError: a line that was read is not a JSON object.
+    """
     keys: dict[str, None] = {}
     for index, (_, row) in enumerate(_objects(path)):
         keys.update(dict.fromkeys(row))
-        if index >= 1000:
+        if index >= 1000 and all(name in keys for name in wanted):
             break
     return list(keys)
 
 
 def read_json_lines(path: Path, columns: Sequence[str]) -> tuple[pa.Table, Array]:
     """The given keys of each object, null where an object lacks one; and the line of each row, int64 [rows].
+
+    Strings stay strings, those that look like dates too.
 
     Raises:
         DataError: a line is not a JSON object.
@@ -37,12 +45,27 @@ def read_json_lines(path: Path, columns: Sequence[str]) -> tuple[pa.Table, Array
         lines = np.asarray([number for number, line in enumerate(handle, start=1) if line.strip()], dtype=np.int64)
     try:
         table = pajson.read_json(path, parse_options=pajson.ParseOptions(newlines_in_values=False))
+        dates = {one.name: text for one in table.schema if (text := _without_dates(one.type)) != one.type}
+        if dates:
+            table = pajson.read_json(
+                path,
+                parse_options=pajson.ParseOptions(
+                    newlines_in_values=False, explicit_schema=pa.schema(list(dates.items()))
+                ),
+            )
         if table.num_rows == len(lines):
             return pa.table({name: table[name] for name in columns}), lines
     except (pa.ArrowException, KeyError):
         pass
     rows = [row for _, row in _objects(path)]
     return pa.table({name: _column([row.get(name) for row in rows]) for name in columns}), lines
+
+
+def _without_dates(kind: pa.DataType) -> pa.DataType:
+    """The type with text where Arrow's reader took text for a time."""
+    if pa.types.is_temporal(kind):
+        return pa.string()
+    return pa.list_(_without_dates(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -82,12 +82,13 @@ def read_prepared(folder: Path) -> Prepared:
     """Read what `prepare` wrote.
 
     Raises:
-        ArtefactError: a file is missing or damaged.
+        ArtefactError: a file is missing or damaged, or the anchors contradict the log.
     """
     data = folder / "data"
     items = read_parquet(data / "items.parquet", ITEMS)
     log = Log.from_tables(read_parquet(data / "events.parquet", EVENTS), items)
-    anchors = Anchors.from_table(read_parquet(data / "anchors.parquet", ANCHORS), log)
+    path = data / "anchors.parquet"
+    anchors = Anchors.from_table(read_parquet(path, ANCHORS), log, str(path))
     try:
         periods = Periods(**read_json(data / "periods.json"))
     except TypeError:

@@ -3,6 +3,9 @@
 A mistake in the structure of a file (a missing column, another unit of time, one item under two titles) is
 an error that names its place. A mistake in single rows is counted and the row refused, unless more rows are
 refused than `DataConfig.max_refused` allows: then the most frequent reason is the error.
+
+Of the events of one user, item and second the last in the file stays (`DataConfig.duplicates`). The others are counted
+as "duplicate event" where their feedback is that of the one that stays, else as "contradicting event".
 """
 
 from __future__ import annotations
@@ -19,13 +22,13 @@ import pyarrow.compute as pc
 from conrec.arrays import Array
 from conrec.config import DataConfig, EventColumns, FeedbackRule
 from conrec.errors import ConfigError, DataError
-from conrec.logs.columns import EARLIEST, ids_of, numbers_of, seconds_of, strings_of
+from conrec.logs.columns import EARLIEST, ids_of, likely_unit, numbers_of, seconds_of, strings_of
 from conrec.logs.counts import FileCounts
 from conrec.logs.files import Raw
 from conrec.logs.schema import EVENTS
 from conrec.protocol import DAY, NEGATIVE, NEUTRAL, POSITIVE
 
-__all__ = ["Refusals", "clean_events", "feedback_column"]
+__all__ = ["Refusals", "clean_events", "feedback_column", "feedback_names"]
 
 
 class Refusals:
@@ -88,6 +91,12 @@ class Refusals:
             self.examples[reason] = f"{self.raw.at(int(found[0]))}: {shown(int(found[0]))}"
 
 
+def feedback_names(columns: EventColumns) -> list[str]:
+    """The columns among which `feedback_column` chooses: those that are given, else all three of its own names."""
+    given = [name for name in (columns.rating, columns.event, columns.feedback) if name is not None]
+    return given or ["rating", "event", "feedback"]
+
+
 def feedback_column(columns: EventColumns, present: list[str]) -> EventColumns:
     """The mapping with exactly one of rating, event and feedback; where none is given, the file's own column
     of one of these names is taken.
@@ -136,13 +145,17 @@ def clean_events(
     def value(column: str | None) -> Callable[[int], str]:
         return lambda row: f"{column} = {raw.table[column][row].as_py()!r}"
 
+    def moment(row: int) -> str:
+        hint = likely_unit(raw, columns.timestamp, int(seconds[row]), config.timestamp_unit, latest)
+        return f"{value(columns.timestamp)(row)} ({'; '.join(filter(None, (_moment(int(seconds[row])), hint)))})"
+
     refusals.refuse(~user_there, "empty user id", value(columns.user_id))
     refusals.refuse(~item_there, "empty item id", value(columns.item_id))
     refusals.refuse(~read, "timestamp not readable", value(columns.timestamp))
     refusals.refuse(
         (seconds < EARLIEST) | (seconds > latest),
         "timestamp before 1990 or in the future",
-        lambda row: f"{value(columns.timestamp)(row)} ({_moment(int(seconds[row]))})",
+        moment,
     )
     feedback = _feedback(raw, columns, config.feedback, refusals)
     if columns.reason is not None and config.feedback.left_out_reasons:
@@ -157,12 +170,18 @@ def clean_events(
         lambda row: f"item {item[row].as_py()!r} is not in the items file (which begins with {example!r})",
     )
     if config.duplicates == "last":
-        again = _repeated(user, item, seconds, refusals.kept)
-        refusals.refuse(
-            again,
-            "duplicate event",
-            lambda row: f"user {user[row].as_py()!r}, item {item[row].as_py()!r}, timestamp {seconds[row]} come again",
-        )
+        last = _last(user, item, seconds, refusals.kept)
+        again = last != np.arange(len(last))
+
+        def repeated(row: int) -> str:
+            same = f"user {user[row].as_py()!r}, item {item[row].as_py()!r}, timestamp {seconds[row]}"
+            if feedback[row] == feedback[last[row]]:
+                return f"{same} come again"
+            later = raw.at(int(last[row]))
+            return f"{same} have feedback {feedback[row]} here and {feedback[last[row]]} on {later}, which stays"
+
+        refusals.refuse(again & (feedback != feedback[last]), "contradicting event", repeated)
+        refusals.refuse(again, "duplicate event", repeated)
     counts = refusals.counts(config.max_refused)
     keep = pa.array(refusals.kept)
     table = pa.table(
@@ -209,8 +228,11 @@ def _feedback(raw: Raw, columns: EventColumns, rule: FeedbackRule, refusals: Ref
     return np.where(right, number, NEUTRAL).astype(np.int8)
 
 
-def _repeated(user: pa.Array, item: pa.Array, seconds: Array, kept: Array) -> Array:
-    """Mask of kept rows whose (user, item, timestamp) comes again in a later kept row."""
+def _last(user: pa.Array, item: pa.Array, seconds: Array, kept: Array) -> Array:
+    """For each kept row the last kept row with its (user, item, timestamp), int64 [rows].
+
+    Rows that are not kept point to themselves.
+    """
     rows = np.flatnonzero(kept)
     keys: tuple[Any, ...] = (
         rows,
@@ -219,12 +241,13 @@ def _repeated(user: pa.Array, item: pa.Array, seconds: Array, kept: Array) -> Ar
         np.asarray(user.dictionary_encode().indices)[rows],
     )
     order = np.lexsort(keys)
-    same = np.ones(max(len(order) - 1, 0), dtype=bool)
-    for key in keys[1:]:
-        same &= key[order][1:] == key[order][:-1]
-    again = np.zeros(len(kept), dtype=bool)
-    again[rows[order[:-1][same]]] = True
-    return again
+    ends = np.ones(len(order), dtype=bool)  # in that order, whether a row is the last of its group
+    if len(order):
+        ends[:-1] = np.any([key[order][1:] != key[order][:-1] for key in keys[1:]], axis=0)
+    group_end = np.flatnonzero(ends)[np.cumsum(ends) - ends]
+    last = np.arange(len(kept), dtype=np.int64)
+    last[rows[order]] = rows[order[group_end]]
+    return last
 
 
 def _shown(raw: Raw, column: str) -> Callable[[int], str]:

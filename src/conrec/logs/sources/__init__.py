@@ -9,7 +9,7 @@ from conrec.errors import ConfigError, did_you_mean
 from conrec.logs.sources import ml100k, movietweetings, table
 from conrec.logs.sources.base import Description, Loaded, Source
 
-__all__ = ["SOURCES", "Description", "Loaded", "Source", "describe", "fetch", "load"]
+__all__ = ["SOURCES", "Description", "Loaded", "Source", "describe", "fetch", "load", "source_files"]
 
 SOURCES = {one.description.name: one for one in (ml100k.SOURCE, movietweetings.SOURCE, table.SOURCE)}
 
@@ -38,6 +38,19 @@ def fetch(name: str, config: DataConfig) -> Path:
     if getter is None:
         raise ConfigError(f"the source {name!r} is your own data, there is nothing to fetch", where="data.source")
     return getter(config)
+
+
+def source_files(config: DataConfig) -> list[Path]:
+    """The files that `load` would read, in a fixed order, without reading or fetching them.
+
+    Returns:
+        Those of ``config.folder``, of the cache, or ``config.events`` and ``config.items``; empty before they are
+        fetched, and without those that are missing.
+
+    Raises:
+        ConfigError: there is no such source.
+    """
+    return _source(config.source).files(config)
 
 
 def describe() -> tuple[Description, ...]:

@@ -12,7 +12,7 @@ from conrec.config import DataConfig, FeedbackRule
 from conrec.errors import DataError
 from conrec.logs.counts import Counts
 
-__all__ = ["Description", "Loaded", "Source", "find_files", "rule_or"]
+__all__ = ["Description", "Loaded", "Source", "files_there", "find_files", "rule_or"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,20 @@ class Source:
         description: in words.
         load: reads and cleans it, fetching it first where that is needed and possible.
         fetch: brings its files into the cache and returns their folder; None where there is nothing to fetch.
+        files: the files that ``load`` would read now; empty before they are fetched or where they are missing.
     """
 
     description: Description
     load: Callable[[DataConfig], Loaded]
     fetch: Callable[[DataConfig], Path] | None
+    files: Callable[[DataConfig], list[Path]]
 
 
 def rule_or(config: DataConfig, default: FeedbackRule) -> FeedbackRule:
-    """The configured thresholds where there are any, else those of the source."""
+    """The configured rule, with the source's own threshold in place of each one that is not configured."""
     rule = config.feedback
-    return default if rule.negative_at_most is None and rule.positive_at_least is None else rule
+    thresholds = ("negative_at_most", "positive_at_least")
+    return rule.model_copy(update={name: getattr(default, name) for name in thresholds if getattr(rule, name) is None})
 
 
 def find_files(folder: Path, names: tuple[tuple[str, ...], ...]) -> tuple[Path, ...] | None:
@@ -82,3 +85,8 @@ def find_files(folder: Path, names: tuple[tuple[str, ...], ...]) -> tuple[Path, 
         if all(path.is_file() for path in paths):
             return paths
     return None
+
+
+def files_there(folder: Path, names: tuple[tuple[str, ...], ...]) -> list[Path]:
+    """What `find_files` finds; empty where the folder does not exist or holds no whole group."""
+    return list(find_files(folder, names) or ()) if folder.is_dir() else []

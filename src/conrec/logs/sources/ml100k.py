@@ -19,10 +19,10 @@ from conrec.logs.catalogue import clean_items
 from conrec.logs.counts import Counts
 from conrec.logs.fetch import cache_folder, fetch_first, from_wheel, from_zip
 from conrec.logs.files import Raw, TextFormat, read_raw
-from conrec.logs.sources.base import Description, Loaded, Source, find_files, rule_or
+from conrec.logs.sources.base import Description, Loaded, Source, files_there, find_files, rule_or
 from conrec.logs.validation import clean_events
 
-__all__ = ["GENRES", "SOURCE", "fetch", "load"]
+__all__ = ["GENRES", "SOURCE", "fetch", "files", "load"]
 
 NAME = "ml-100k"
 GENRES = (
@@ -56,6 +56,11 @@ def fetch(config: DataConfig) -> Path:
         "Bring u.data and u.item of MovieLens-100K (or recbole's ml-100k.inter and ml-100k.item) to this machine "
         "in a folder, and set data.folder to it.",
     )
+
+
+def files(config: DataConfig) -> list[Path]:
+    """The files that `load` would read; empty before they are fetched."""
+    return files_there(config.folder or cache_folder(config.cache) / NAME, FILES)
 
 
 def load(config: DataConfig) -> Loaded:
@@ -144,4 +149,5 @@ SOURCE = Source(
     ),
     load,
     fetch,
+    files,
 )

@@ -11,10 +11,10 @@ from conrec.logs.catalogue import clean_items
 from conrec.logs.counts import Counts
 from conrec.logs.fetch import cache_folder, fetch_first, from_url
 from conrec.logs.files import TextFormat, read_raw
-from conrec.logs.sources.base import Description, Loaded, Source, find_files, rule_or
+from conrec.logs.sources.base import Description, Loaded, Source, files_there, find_files, rule_or
 from conrec.logs.validation import clean_events
 
-__all__ = ["SOURCE", "fetch", "load"]
+__all__ = ["SOURCE", "fetch", "files", "load"]
 
 NAME = "movietweetings"
 RULE = FeedbackRule(negative_at_most=5, positive_at_least=8)
@@ -35,6 +35,11 @@ def fetch(config: DataConfig) -> Path:
         "Bring ratings.dat and movies.dat of the GitHub repository sidooms/MovieTweetings to this machine "
         "in a folder, and set data.folder to it.",
     )
+
+
+def files(config: DataConfig) -> list[Path]:
+    """The files that `load` would read; empty before they are fetched."""
+    return files_there(config.folder or cache_folder(config.cache) / NAME, (FILES,))
 
 
 def load(config: DataConfig) -> Loaded:
@@ -72,4 +77,5 @@ SOURCE = Source(
     ),
     load,
     fetch,
+    files,
 )

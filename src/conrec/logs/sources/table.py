@@ -11,9 +11,9 @@ from conrec.logs.catalogue import clean_items
 from conrec.logs.counts import Counts
 from conrec.logs.files import TextFormat, column_names, read_raw
 from conrec.logs.sources.base import Description, Loaded, Source
-from conrec.logs.validation import clean_events, feedback_column
+from conrec.logs.validation import clean_events, feedback_column, feedback_names
 
-__all__ = ["SOURCE", "load"]
+__all__ = ["SOURCE", "files", "load"]
 
 
 def load(config: DataConfig) -> Loaded:
@@ -33,13 +33,19 @@ def load(config: DataConfig) -> Loaded:
     items, item_counts = clean_items(raw_items, chosen, config)
 
     events_text = _text(config, config.separator, config.header)
-    columns = feedback_column(config.columns, column_names(events_path, events_text))
+    columns = feedback_column(config.columns, column_names(events_path, events_text, feedback_names(config.columns)))
     values = (columns.rating, columns.event, columns.feedback, columns.reason)
     needed = [columns.user_id, columns.item_id, columns.timestamp, *(one for one in values if one is not None)]
     raw_events = read_raw(events_path, events_text, needed)
     events, event_counts = clean_events(raw_events, columns, config, items)
     hashes = {path.name: hash_file(path) for path in (events_path, items_path)}
     return Loaded("table", events, items, Counts(event_counts, item_counts), hashes)
+
+
+def files(config: DataConfig) -> list[Path]:
+    """The files that `load` would read, events first; those that are not named or missing are left out."""
+    named = [path.expanduser() for path in (config.events, config.items) if path is not None]
+    return [path for path in named if path.is_file()]
 
 
 def _path(path: Path | None, key: str) -> Path:
@@ -64,4 +70,5 @@ SOURCE = Source(
     ),
     load,
     None,
+    files,
 )
