@@ -47,12 +47,12 @@ def test_with_a_rule_feedback_is_counted(files: tuple[Path, Path]) -> None:
 
 def test_plain_files_get_periods_and_anchors_too(tmp_path: Path) -> None:
     events, items = tmp_path / "log.csv", tmp_path / "items.csv"
-    days = [f"u{n % 4},i{n},{-1 if n % 3 == 0 else 1},{T + n * 86_400}" for n in range(60)]
+    days = [f"u{n % 2},i{n},{-1 if n % 3 == 0 else 1},{T + n * 172_800}" for n in range(60)]
     events.write_text("\n".join(["user_id,item_id,feedback,timestamp", *days, f"once,i0,-1,{T}"]))
     items.write_text("item_id,title\n" + "".join(f"i{n},Title {n}\n" for n in range(60)))
     config = Config(data=DataConfig(source="table", events=events, items=items))
     for report in (check_files([events, items]), check_files([events])):
-        assert (report.facts["users with one event"], report.facts["negatives without history"]) == (1, 3)
+        assert (report.facts["users with one event"], report.facts["negatives without history"]) == (1, 2)
         assert all(report.facts[f"{split} anchors"] for split in SPLITS)
         assert all(report.facts[name] == value for name, value in check(config).facts.items() if "anchors" in name)
     assert check_files([events, items]).advice == ()
