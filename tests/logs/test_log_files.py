@@ -167,7 +167,11 @@ SIX = 'item_id,title\n1,Lear\n2,"Tis Pity\n3,Othello\n4,Emma\n5,Heat\n6,Alien\n'
     ("content", "line", "says"),
     [
         (SIX, 3, "opened and not closed"),  # to the end of the file
-        (SIX.replace("Alien", '"Alien"'), 3, "text follows a closing quote"),  # to the next quote, which opens one
+        (
+            SIX.replace("Alien", '"Alien"'),
+            3,
+            "opened and not closed before the next one",
+        ),  # to the next quote, which opens one
         (SIX.replace("Heat", '7"'), 3, "runs over 4 lines, each of which is a whole row of 2 fields"),
         (SIX.replace("Heat", '7"').replace("\n", "\r\n"), 3, "runs over 4 lines"),
         (SIX.replace("Pity", 'Pity"'), 3, ""),

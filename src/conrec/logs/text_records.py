@@ -112,9 +112,11 @@ def _spans(path: Path, text: TextFormat) -> Iterator[tuple[int, list[str], list[
 
 def _unsplit(error: csv.Error, where: str, record: str, text: TextFormat) -> DataError:
     """What the reader stumbled over, in our words."""
-    shown = repr(record[:60].rstrip("\r\n"))
+    shown = repr(record.partition("\n")[0][:60].rstrip("\r"))
     if text.quoting and '"' in record:
-        if "expected after" in str(error):
+        if "expected after" in str(error) and "\n" in record.rstrip("\r\n"):
+            found = f"a quote is opened and not closed before the next one in the record that begins {shown}"
+        elif "expected after" in str(error):
             found = f"text follows a closing quote in the record that begins {shown}"
         else:  # the end of the file, or a field beyond the reader's limit of length
             found = f"a quote is opened and not closed in the record that begins {shown}"
