@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,10 +119,6 @@ class RunSource:
         """``models/NAME/notes.json``, empty where there is none."""
         found = self.optional("models", model, "notes.json")
         return found if isinstance(found, dict) else {}
-
-    def settings(self) -> Mapping[str, Any]:
-        """The configuration as nested tables."""
-        return tomllib.loads(self.config_text)
 
 
 def _is_nested(value: Any) -> bool:
