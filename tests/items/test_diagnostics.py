@@ -45,7 +45,9 @@ def test_describe_items_is_json() -> None:
     train = np.asarray([True, True, True, False])
     found = describe_items(SemanticIds(CODES, RESOLVED, 4), centred, rebuilt, train)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["collisions"]["moved"] == 1
+    assert (found["collisions"]["moved"], found["collisions"]["moved_of_training"]) == (1, 1)
+    later = describe_items(SemanticIds(CODES, RESOLVED, 4), centred, rebuilt, np.asarray([True, False, True, True]))
+    assert (later["collisions"]["moved"], later["collisions"]["moved_of_training"]) == (1, 0)
     assert found["collisions"]["moved_to_another_second_code"] == 0
     assert found["reconstruction_cosine"]["training"] == pytest.approx(0)
     assert found["reconstruction_cosine"]["other"] == pytest.approx(np.sqrt(0.5))

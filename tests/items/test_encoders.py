@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from conrec.config import EncoderConfig
 from conrec.errors import ConfigError, MissingExtraError
@@ -55,6 +58,36 @@ def test_a_folder_without_a_model_is_an_error_that_says_what_to_do(tmp_path: Pat
         ConfigError, match=r"encoder\.model: the sentence encoder .* cannot be loaded.*conrec\[encode\]"
     ):
         encode_texts(["x"], EncoderConfig(model=str(tmp_path)))
+
+
+@pytest.mark.parametrize("module", [".", "2_Dense"])
+def test_weights_that_are_only_there_as_a_pickle_are_refused(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_location("all-MiniLM-L6-v2"), folder)
+    (folder / module).mkdir(exist_ok=True)
+    if module == ".":
+        weights = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+    else:
+        weights = {"linear.weight": torch.zeros(2, 2)}
+    torch.save(weights, folder / module / "pytorch_model.bin")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("weights were unpickled"))
+    with pytest.raises(ConfigError, match=r"encoder\.model.*weights as a pickle, pytorch_model\.bin.*safetensors"):
+        encode_texts(["x"], EncoderConfig(model=str(folder)))
+    # The loader itself takes no pickle either, as for a model of the hub, whose files are not there to look at.
+    if module == ".":
+        monkeypatch.setattr(encoders, "_refuse_pickled_weights", lambda *_: None)
+        with pytest.raises(ConfigError, match="cannot be loaded"):
+            encode_texts(["x"], EncoderConfig(model=str(folder)))
+
+
+def test_a_pickle_beside_safetensors_is_left_alone(embeddings: np.ndarray, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_location("all-MiniLM-L6-v2"), folder)
+    (folder / "pytorch_model.bin").write_bytes(b"not a pickle")
+    assert np.array_equal(encode_texts(TEXTS, EncoderConfig(model=str(folder), batch_size=3)), embeddings)
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from conrec.errors import ArtefactError, ConfigError, DataError
 from conrec.items.codebooks import MovingCodebook
 from conrec.items.diagnostics import unit_rows
 from conrec.items.rqvae import RqVae, quantise, rqvae_loss
-from conrec.items.training import codebook_size_for, resolve_codebook_size, train_rqvae
+from conrec.items.training import codebook_size_for, larger_codebook, resolve_codebook_size, train_rqvae
 
 SMALL = RqVaeConfig(codebook_size=8, hidden_dims=(16,), latent_dim=8, epochs=12, batch_size=32)
 
@@ -163,13 +163,21 @@ def test_codebook_size_follows_the_catalogue(n: int, size: int) -> None:
 
 def test_codebook_size_is_lowered_to_what_the_rows_can_start() -> None:
     free = RqVaeConfig(codebook_size=None)
-    assert resolve_codebook_size(free, 1682, 1573) == 64
-    assert resolve_codebook_size(free, 1682, 63) == 32
-    assert resolve_codebook_size(free, 1, 1) == 1
+    assert resolve_codebook_size(free, 1573) == 64
+    assert resolve_codebook_size(free, 20) == 16
+    assert resolve_codebook_size(free, 15) == 8
+    assert resolve_codebook_size(free, 1) == 1
     with pytest.raises(ConfigError, match=r"rqvae.codebook_size: 64 codes a level for 63 items.*at most 63"):
-        resolve_codebook_size(RqVaeConfig(codebook_size=64), 1682, 63)
+        resolve_codebook_size(RqVaeConfig(codebook_size=64), 63)
     with pytest.raises(ConfigError, match="8 codes a level for 7 items"):
         train_rqvae(rows(7), SMALL, 0)
+
+
+def test_a_codebook_grows_by_doubling_as_far_as_the_rows_can_start_it() -> None:
+    assert larger_codebook(16, 32) == 32
+    assert larger_codebook(16, 31) is None
+    assert larger_codebook(4096, 10**6) == 8192
+    assert larger_codebook(8192, 10**6) is None
 
 
 def test_broken_embeddings_are_refused() -> None:

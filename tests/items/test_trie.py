@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conrec.artefacts import write_tensors
-from conrec.errors import ArtefactError, DataError
+from conrec.errors import DataError
 from conrec.items.trie import Trie
 
 
@@ -124,23 +121,14 @@ def test_unknown_level_is_a_programming_error(trie: Trie) -> None:
         trie.mask(trie.root(1), 3)
 
 
-def test_saved_and_loaded(trie: Trie, tmp_path: Path) -> None:
-    trie.save(tmp_path / "trie.safetensors")
-    again = Trie.load(tmp_path / "trie.safetensors")
-    assert torch.equal(again.codes, trie.codes)
-    assert again.codebook_size == 8
-    assert torch.equal(again.mask(again.root(1), 0), trie.mask(trie.root(1), 0))
-    again.save(tmp_path / "again.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "trie.safetensors").read_bytes()
-
-
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    write_tensors(tmp_path / "other.safetensors", {"codes": np.zeros((2, 2), dtype=np.int64)})
-    with pytest.raises(ArtefactError, match="does not hold a trie"):
-        Trie.load(tmp_path / "other.safetensors")
-
-
-def test_moving_to_a_device_keeps_the_answers(trie: Trie) -> None:
-    moved = trie.to("cpu")
-    assert moved.device == torch.device("cpu")
-    assert torch.equal(moved.mask(moved.root(2), 0), trie.mask(trie.root(2), 0))
+def test_moving_to_a_device_takes_every_tensor_along(trie: Trie) -> None:
+    # The meta device computes no values, and refuses to mix its tensors with those of another one.
+    moved = trie.to("meta")
+    assert moved.device == torch.device("meta")
+    assert trie.device == torch.device("cpu")
+    state = moved.root(2)
+    for level in range(3):
+        assert moved.mask(state, level).device == torch.device("meta")
+        assert moved.mask(state, level).shape == (2, 8)
+        state = moved.step(state, torch.zeros(2, dtype=torch.int64, device="meta"), level)
+        assert state.device == torch.device("meta")

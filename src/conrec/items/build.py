@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool
 
@@ -13,8 +15,9 @@ from conrec.artefacts import write_json, write_tensors
 from conrec.config import Config
 from conrec.errors import DataError, MissingExtraError
 from conrec.items.diagnostics import describe_items, unit_rows
-from conrec.items.semantic_ids import SemanticIds, resolve_collisions, write_semantic_ids
+from conrec.items.semantic_ids import SemanticIds, most_of_a_first_code, resolve_collisions, write_semantic_ids
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, ItemSpace, read_items
+from conrec.progress import console
 
 __all__ = ["ItemSpace", "build_items", "item_texts", "read_items"]
 
@@ -23,6 +26,12 @@ def build_items(
     prepared_items: pa.Table, train_items: Bool[Array, " items"], config: Config, folder: Path, seed: int
 ) -> ItemSpace:
     """Embed, quantise and name every item, and write ``RUN/items``.
+
+    What training items get (embeddings, codebooks, codes, names) does not depend on the others: they are embedded
+    and encoded apart, named first, and decide the codebook size. With one exception, which is printed and written
+    into the diagnostics as ``codebook_size_by_training_items``: where ``rqvae.codebook_size`` is left out and more
+    items share a first code than the two levels below can name, all codebooks are trained again with twice as many
+    codes, and so on until all items fit or the training items cannot start more.
 
     Files: ``embeddings.safetensors`` ("embedding" float32 [items, d]), ``rqvae.safetensors``,
     ``semantic_ids.parquet``, ``rebuilt.safetensors`` ("rebuilt" float32 [items, d], see `ItemSpace`) and
@@ -57,28 +66,59 @@ def build_items(
     import torch  # noqa: PLC0415
 
     from conrec.items.encoders import encode_texts  # noqa: PLC0415
-    from conrec.items.training import check_embeddings, resolve_codebook_size, train_rqvae  # noqa: PLC0415
+    from conrec.items.training import (  # noqa: PLC0415
+        check_embeddings,
+        larger_codebook,
+        resolve_codebook_size,
+        train_rqvae,
+    )
 
     device = config.run.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     # Before the slow part: a codebook that cannot be filled.
-    size = resolve_codebook_size(config.rqvae, n_items, int(train_items.sum()))
-    embeddings = encode_texts(item_texts(prepared_items), config.encoder, device)
+    n_train = int(train_items.sum())
+    size = by_training_items = resolve_codebook_size(config.rqvae, n_train)
+    texts = np.asarray(item_texts(prepared_items), dtype=object)
+    embeddings = _apart(lambda some: encode_texts(some.tolist(), config.encoder, device), texts, train_items)
     check_embeddings(embeddings)
     write_tensors(folder / "embeddings.safetensors", {"embedding": embeddings})
-    model = train_rqvae(embeddings[train_items], config.rqvae.model_copy(update={"codebook_size": size}), seed, device)
+    while True:
+        sized = config.rqvae.model_copy(update={"codebook_size": size})
+        model = train_rqvae(embeddings[train_items], sized, seed, device)
+        codes = _apart(model.encode, embeddings, train_items)
+        larger = None if config.rqvae.codebook_size is not None else larger_codebook(size, n_train)
+        most = most_of_a_first_code(codes)
+        if most <= size * size or larger is None:
+            break
+        console.print(f"        {most} items share a first code of {size}: trained again with {larger} a level")
+        size = larger
     model.save(folder / "rqvae.safetensors")
-    codes = model.encode(embeddings)
-    resolved = resolve_collisions(codes, model.latents(embeddings), model.codebooks.cpu().numpy())
+    latents = _apart(model.latents, embeddings, train_items)
+    resolved = resolve_collisions(codes, latents, model.codebooks.cpu().numpy(), train_items)
     ids = SemanticIds(codes, resolved, size)
     item_ids = prepared_items["item_id"].to_pylist()
     write_semantic_ids(folder / SEMANTIC_IDS_FILE, item_ids, ids)
-    rebuilt = unit_rows(model.rebuild(codes))
+    rebuilt = unit_rows(_apart(model.rebuild, codes, train_items))
     write_tensors(folder / REBUILT, {"rebuilt": rebuilt})
     described = describe_items(ids, embeddings - model.mean.cpu().numpy(), rebuilt, train_items)
+    described["codebook_size_by_training_items"] = by_training_items
     write_json(folder / "diagnostics.json", {**described, "curve": model.curve})
     return ItemSpace(tuple(item_ids), ids, rebuilt)
+
+
+def _apart(function: Callable[[Array], Array], rows: Array, train_items: Array) -> Array:
+    """``function`` of the training rows, and of the others where there are any, put back into their order.
+
+    The sums behind a row are rounded by how many rows are computed with it; apart, no row of a training item
+    changes by as much as a bit when items are added that are not of the training period.
+    """
+    first = function(rows[train_items])
+    result = np.empty((len(rows), *first.shape[1:]), dtype=first.dtype)
+    result[train_items] = first
+    if not train_items.all():
+        result[~train_items] = function(rows[~train_items])
+    return result
 
 
 def item_texts(prepared_items: pa.Table) -> list[str]:

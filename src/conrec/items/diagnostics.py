@@ -29,7 +29,8 @@ def describe_items(
 
     Returns:
         ``items``, ``training_items``, ``codebook_size``; ``levels``, one dict a level (see `use_of_codes`);
-        ``collisions`` with ``before`` and ``after`` resolution (see `collisions`) and how many items were moved;
+        ``collisions`` with ``before`` and ``after`` resolution (see `collisions`) and how many items were moved,
+        of all and of the training items;
         ``reconstruction_cosine``, the mean cosine of embedding and rebuilt embedding over ``all``, ``training``
         and ``other`` items, null where there are none.
     """
@@ -44,6 +45,7 @@ def describe_items(
             "before": collisions(ids.codes),
             "after": collisions(ids.resolved),
             "moved": int(ids.moved.sum()),
+            "moved_of_training": int(ids.moved[train_items].sum()),
             "moved_to_another_second_code": int((ids.codes[:, 1] != ids.resolved[:, 1]).sum()),
         },
         "reconstruction_cosine": {

@@ -83,10 +83,13 @@ def _load(name: str, device: str) -> Any:
     from transformers.utils import logging as messages  # noqa: PLC0415
 
     location = model_location(name)
+    _refuse_pickled_weights(name, location)
     bars = messages.is_progress_bar_enabled()
     messages.disable_progress_bar()
     try:
-        return SentenceTransformer(location, device=device, trust_remote_code=False).eval()
+        return SentenceTransformer(
+            location, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        ).eval()
     except Exception as error:  # The hub, the file system and each model class raise errors of their own.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
@@ -99,3 +102,16 @@ def _load(name: str, device: str) -> Any:
     finally:
         if bars:
             messages.enable_progress_bar()
+
+
+def _refuse_pickled_weights(name: str, location: str) -> None:
+    """Refuse a folder in which a module's weights are there as a pickle alone: unpickling runs what it says."""
+    for weights in sorted(Path(location).rglob("pytorch_model*.bin")):
+        if not any(weights.parent.glob("*.safetensors")):
+            raise ConfigError(
+                f"the sentence encoder {name!r} has its weights as a pickle, {weights.name}",
+                where=f"encoder.model, {weights.parent}",
+                expected="weights as safetensors",
+                mend="Load that model where you trust it, save it again with save_pretrained, which writes "
+                "safetensors, and name the new folder.",
+            )

@@ -6,7 +6,6 @@ Resolved codes are the names that the language model speaks: every item has one 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int, Int32, Int64
+from jaxtyping import Bool, Float, Int, Int32
 
 from conrec.arrays import Array
 from conrec.artefacts import read_parquet, write_parquet
@@ -26,7 +25,7 @@ __all__ = [
     "LEVELS",
     "SemanticIds",
     "code_name",
-    "parse_sid",
+    "most_of_a_first_code",
     "read_semantic_ids",
     "resolve_collisions",
     "sid_text",
@@ -36,7 +35,6 @@ __all__ = [
 LEVELS = 3
 LETTERS = "abc"
 """One letter a level, as in the paper: an item reads ``a_5 b_2 c_9``."""
-_SID = re.compile(r"a_(\d+) b_(\d+) c_(\d+)")
 _SIZE_KEY = b"conrec.codebook_size"
 
 
@@ -67,26 +65,6 @@ class SemanticIds:
         """Text form of an item's resolved codes: ``a_5 b_2 c_9``."""
         return sid_text(self.resolved[item].tolist())
 
-    def texts(self) -> list[str]:
-        """Text form of all items, in catalogue order."""
-        return [sid_text(row) for row in self.resolved.tolist()]
-
-    def find(self, codes: Int[Array, "queries 3"]) -> Int64[Array, " queries"]:
-        """Item of each resolved semantic ID, -1 where no item has it."""
-        keys = _keys(self.resolved, self.codebook_size)
-        order = np.argsort(keys)
-        inside = ((codes >= 0) & (codes < self.codebook_size)).all(axis=1)
-        wanted = _keys(codes, self.codebook_size)
-        position = np.searchsorted(keys[order], wanted).clip(max=max(len(keys) - 1, 0))
-        found = order[position] if len(keys) else np.zeros(len(codes), dtype=np.int64)
-        hit = inside & (keys[found] == wanted) if len(keys) else np.zeros(len(codes), dtype=np.bool_)
-        return np.where(hit, found, -1).astype(np.int64)
-
-    def find_text(self, text: str) -> int:
-        """Item of a semantic ID in text form, -1 where there is none or the text is not a semantic ID."""
-        codes = parse_sid(text)
-        return -1 if codes is None else int(self.find(np.asarray([codes]))[0])
-
 
 def code_name(level: int, code: int) -> str:
     """Name of one code: ``b_2`` for code 2 of level 1 (levels count from 0)."""
@@ -98,22 +76,20 @@ def sid_text(codes: Iterable[int]) -> str:
     return " ".join(code_name(level, code) for level, code in enumerate(codes))
 
 
-def parse_sid(text: str) -> tuple[int, int, int] | None:
-    """The three codes of ``a_5 b_2 c_9``, or None where ``text`` is anything else."""
-    match = _SID.fullmatch(text.strip())
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
-
-
 def resolve_collisions(
     codes: Int[Array, "items 3"],
     latents: Float[Array, "items latent"],
     codebooks: Float[Array, "3 codebook latent"],
+    train_items: Bool[Array, " items"],
 ) -> Int32[Array, "items 3"]:
     """Give every item a semantic ID of its own, as near to its raw codes as there is room.
 
+    The items of the training period come first, among themselves; the others share what is then free. So the
+    names that models are trained on do not depend on items that came later. Within each of the two groups:
+
     Of the items that share all three codes the one nearest to its last codeword keeps them. The others, nearest
     first, take the nearest free last code under the same first two. Where more items share the first two codes
-    than there are last codes, those of "the others" that are farthest take the nearest second code with room
+    than there are last codes left, those of "the others" that are farthest take the nearest second code with room
     and, after all items that were there before, the nearest free last code under it. "Near" is the squared
     distance of the item's residual at that level to the codeword; ties go to the lower item and code.
 
@@ -121,39 +97,24 @@ def resolve_collisions(
         codes: raw codes.
         latents: what was quantised: the encoder's output for each item.
         codebooks: codewords of each level.
+        train_items: items with an event in the training period.
 
     Raises:
         DataError: more items share a first code than the two levels below it can name.
     """
-    size = codebooks.shape[1]
+    _check_room(codes, codebooks.shape[1])
     latents, codebooks = latents.astype(np.float64), codebooks.astype(np.float64)
     resolved = codes.astype(np.int64)
-    _check_room(resolved[:, 0], size)
-    residual = latents - codebooks[0][resolved[:, 0]]
-    guest = _move_to_second_codes_with_room(resolved, residual, codebooks)
-    residual = residual - codebooks[1][resolved[:, 1]]
-    resolved[guest, 2] = [np.argmin(_distances(residual[item], codebooks[2])) for item in guest]
-    distance = ((residual - codebooks[2][resolved[:, 2]]) ** 2).sum(axis=1)
-    late = np.zeros(len(codes), dtype=np.bool_)
-    late[guest] = True
-    # First come the items of the bucket itself, then its guests; nearest first; then by item.
-    order = np.lexsort((np.arange(len(codes)), distance, late))
-    keys = _keys(resolved, size)
-    _, keepers = np.unique(keys[order[: len(order) - len(guest)]], return_index=True)
-    keeps = np.zeros(len(codes), dtype=np.bool_)
-    keeps[order[keepers]] = True
-    kept = np.sort(keys[keeps])
-    taken: dict[int, Array] = {}
-    for item in order[~keeps[order]]:
-        bucket = int(keys[item] // size)
-        if bucket not in taken:
-            taken[bucket] = np.zeros(size, dtype=np.bool_)
-            first, last = np.searchsorted(kept, [bucket * size, (bucket + 1) * size])
-            taken[bucket][kept[first:last] % size] = True
-        free = np.where(taken[bucket], np.inf, _distances(residual[item], codebooks[2]))
-        resolved[item, 2] = np.argmin(free)
-        taken[bucket][resolved[item, 2]] = True
+    taken = np.empty(0, dtype=np.int64)
+    for group in (train_items, ~train_items):
+        resolved[group] = _place(resolved[group], latents[group], codebooks, taken)
+        taken = np.union1d(taken, _keys(resolved[group], codebooks.shape[1]))
     return resolved.astype(np.int32)
+
+
+def most_of_a_first_code(codes: Int[Array, "items 3"]) -> int:
+    """Items of the fullest first code; the two levels below can name the square of the codebook size."""
+    return int(np.bincount(codes[:, 0]).max(initial=0))
 
 
 def write_semantic_ids(path: Path, item_ids: Sequence[str], ids: SemanticIds) -> None:
@@ -206,23 +167,67 @@ def _distances(point: Array, codebook: Array) -> Array:
     return np.asarray(((codebook - point) ** 2).sum(axis=1))
 
 
-def _check_room(first: Array, size: int) -> None:
-    if len(first) and (most := int(np.bincount(first).max())) > size * size:
+def _check_room(codes: Array, size: int) -> None:
+    if (most := most_of_a_first_code(codes)) > size * size:
         raise DataError(
-            f"{most} items share the first code {int(np.bincount(first).argmax())}",
+            f"{most} items share the first code {int(np.bincount(codes[:, 0]).argmax())}",
             where="semantic IDs",
             expected=f"at most {size} × {size} = {size * size}, as many as two levels of {size} codes can name",
-            mend="Raise rqvae.codebook_size.",
+            mend="Raise rqvae.codebook_size, which may be as large as the number of items of the training period.",
         )
 
 
-def _move_to_second_codes_with_room(resolved: Array, residual: Array, codebooks: Array) -> Array:
-    """Empty overfull (c1, c2) buckets down to the codebook size, in place.
+def _place(codes: Array, latents: Array, codebooks: Array, taken: Array) -> Array:
+    """Resolve one group of items beside the semantic IDs ``taken``, as `resolve_collisions` says.
+
+    Args:
+        codes: int64 [items, 3], raw codes.
+        latents: float64 [items, latent].
+        codebooks: float64 [3, codebook, latent].
+        taken: int64 [taken], keys of the semantic IDs that other items have, distinct and sorted.
+
+    Returns:
+        Resolved codes, int64 [items, 3].
+    """
+    size = codebooks.shape[1]
+    resolved = codes.copy()
+    residual = latents - codebooks[0][resolved[:, 0]]
+    guest = _move_to_second_codes_with_room(resolved, residual, codebooks, taken)
+    residual = residual - codebooks[1][resolved[:, 1]]
+    resolved[guest, 2] = [np.argmin(_distances(residual[item], codebooks[2])) for item in guest]
+    distance = ((residual - codebooks[2][resolved[:, 2]]) ** 2).sum(axis=1)
+    late = np.zeros(len(codes), dtype=np.bool_)
+    late[guest] = True
+    # First come the items of the bucket itself, then its guests; nearest first; then by item.
+    order = np.lexsort((np.arange(len(codes)), distance, late))
+    keys = _keys(resolved, size)
+    own = order[: len(order) - len(guest)]
+    own = own[~np.isin(keys[own], taken)]
+    _, keepers = np.unique(keys[own], return_index=True)
+    keeps = np.zeros(len(codes), dtype=np.bool_)
+    keeps[own[keepers]] = True
+    kept = np.sort(np.concatenate([taken, keys[keeps]]))
+    full: dict[int, Array] = {}
+    for item in order[~keeps[order]]:
+        bucket = int(keys[item] // size)
+        if bucket not in full:
+            full[bucket] = np.zeros(size, dtype=np.bool_)
+            first, last = np.searchsorted(kept, [bucket * size, (bucket + 1) * size])
+            full[bucket][kept[first:last] % size] = True
+        free = np.where(full[bucket], np.inf, _distances(residual[item], codebooks[2]))
+        resolved[item, 2] = np.argmin(free)
+        full[bucket][resolved[item, 2]] = True
+    return resolved
+
+
+def _move_to_second_codes_with_room(resolved: Array, residual: Array, codebooks: Array, taken: Array) -> Array:
+    """Empty overfull (c1, c2) buckets down to the last codes that are left in them, in place.
 
     Args:
         resolved: int64 [items, 3], changed in its second column.
         residual: float64 [items, latent], residual at the second level.
         codebooks: float64 [3, codebook, latent].
+        taken: int64 [taken], keys of semantic IDs that are not to be had.
 
     Returns:
         The items that were moved, int64 [moved], in the order of moving.
@@ -231,19 +236,23 @@ def _move_to_second_codes_with_room(resolved: Array, residual: Array, codebooks:
     buckets, bucket_of, counts = np.unique(
         resolved[:, 0] * size + resolved[:, 1], return_inverse=True, return_counts=True
     )
-    count = dict(zip(buckets.tolist(), counts.tolist(), strict=True))
+    there, already = np.unique(taken // size, return_counts=True)
+    count = dict(zip(there.tolist(), already.tolist(), strict=True))
+    room = np.asarray([size - count.get(bucket, 0) for bucket in buckets.tolist()], dtype=np.int64)
+    for bucket, more in zip(buckets.tolist(), np.minimum(counts, room).tolist(), strict=True):
+        count[bucket] = count.get(bucket, 0) + more
     moving: list[tuple[float, int]] = []
-    for overfull in np.flatnonzero(counts > size):
+    for overfull in np.flatnonzero(counts > room):
         items = np.flatnonzero(bucket_of == overfull)
         last = residual[items] - codebooks[1][resolved[items, 1]] - codebooks[2][resolved[items, 2]]
         distance = (last**2).sum(axis=1)
         nearest_first = np.lexsort((items, distance))
-        _, owners = np.unique(resolved[items[nearest_first], 2], return_index=True)
+        _, first = np.unique(resolved[items[nearest_first], 2], return_index=True)
+        owners = nearest_first[first]
         shares = np.ones(len(items), dtype=np.bool_)
-        shares[nearest_first[owners]] = False
-        leaving = np.lexsort((items, distance, shares))[size:]
+        shares[owners] = np.isin(_keys(resolved[items[owners]], size), taken)
+        leaving = np.lexsort((items, distance, shares))[room[overfull] :]
         moving += zip(distance[leaving].tolist(), items[leaving].tolist(), strict=True)
-        count[int(buckets[overfull])] = size
     moving.sort()
     for _, item in moving:
         base = int(resolved[item, 0]) * size

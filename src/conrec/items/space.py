@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,16 +12,13 @@ from conrec.artefacts import read_tensors
 from conrec.errors import ArtefactError
 from conrec.items.semantic_ids import SemanticIds, read_semantic_ids
 
-if TYPE_CHECKING:
-    from conrec.items.trie import Trie
-
 __all__ = ["REBUILT", "SEMANTIC_IDS_FILE", "ItemSpace", "read_items"]
 
 SEMANTIC_IDS_FILE = "semantic_ids.parquet"
 REBUILT = "rebuilt.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ItemSpace:
     """The items of a run, rows in the order of the catalogue.
 
@@ -45,15 +40,6 @@ class ItemSpace:
     def codebook_size(self) -> int:
         """Codes per level."""
         return self.semantic_ids.codebook_size
-
-    @cached_property
-    def trie(self) -> Trie:
-        """Trie of the resolved codes, on the CPU; built when first asked for, needs torch."""
-        import torch  # noqa: PLC0415 - the filter reads items without it
-
-        from conrec.items.trie import Trie  # noqa: PLC0415
-
-        return Trie.from_codes(torch.from_numpy(self.semantic_ids.resolved), self.codebook_size)
 
 
 def read_items(folder: Path) -> ItemSpace:

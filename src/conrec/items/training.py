@@ -21,14 +21,16 @@ from conrec.items.rqvae import RqVae, quantise, rqvae_loss
 from conrec.progress import meter
 from conrec.seeds import derive
 
-__all__ = ["check_embeddings", "codebook_size_for", "resolve_codebook_size", "train_rqvae"]
+__all__ = ["check_embeddings", "codebook_size_for", "larger_codebook", "resolve_codebook_size", "train_rqvae"]
 
 _CURVE_POINTS = 100
+LARGEST_CODEBOOK = 8192
+"""Codes per level of the paper; no codebook that is sized here has more."""
 
 
 def codebook_size_for(n_items: int) -> int:
-    """Codes per level for a catalogue: the power of two at or above its square root, from 16 to 8192."""
-    return min(max(1 << (math.isqrt(max(n_items, 1) - 1)).bit_length(), 16), 8192)
+    """Codes per level for so many items: the power of two at or above the square root, from 16 to 8192."""
+    return min(max(1 << (math.isqrt(max(n_items, 1) - 1)).bit_length(), 16), LARGEST_CODEBOOK)
 
 
 def train_rqvae(embeddings: Float[Array, "n d"], config: RqVaeConfig, seed: int, device: str = "cpu") -> RqVae:
@@ -49,9 +51,7 @@ def train_rqvae(embeddings: Float[Array, "n d"], config: RqVaeConfig, seed: int,
         ConfigError: fewer rows than ``codebook_size`` (the k-means start needs one row a code).
     """
     check_embeddings(embeddings)
-    config = config.model_copy(
-        update={"codebook_size": resolve_codebook_size(config, len(embeddings), len(embeddings))}
-    )
+    config = config.model_copy(update={"codebook_size": resolve_codebook_size(config, len(embeddings))})
     generator = torch.Generator().manual_seed(derive(seed, "rqvae"))
     model = RqVae(embeddings.shape[1], config, generator)
     centred = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
@@ -79,27 +79,31 @@ def check_embeddings(embeddings: Float[Array, "n d"]) -> None:
         )
 
 
-def resolve_codebook_size(config: RqVaeConfig, n_items: int, n_rows: int) -> int:
+def resolve_codebook_size(config: RqVaeConfig, n_rows: int) -> int:
     """Codes per level: as configured, else by `codebook_size_for`, lowered to what ``n_rows`` rows can start.
 
     Args:
         config: the section.
-        n_items: size of the catalogue.
-        n_rows: rows that are trained on.
+        n_rows: rows that are trained on, the items of the training period.
 
     Raises:
         ConfigError: the configured size exceeds ``n_rows``.
     """
     if config.codebook_size is None:
-        return min(codebook_size_for(n_items), 1 << (n_rows.bit_length() - 1))
+        return min(codebook_size_for(n_rows), 1 << (n_rows.bit_length() - 1))
     if config.codebook_size > n_rows:
         raise ConfigError(
             f"{config.codebook_size} codes a level for {n_rows} items of the training period",
             where="rqvae.codebook_size",
             expected=f"at most {n_rows}, since the k-means start needs one item a code",
-            mend="Lower it, or leave it out: it then follows the size of the catalogue.",
+            mend="Lower it, or leave it out: it then follows the number of those items.",
         )
     return config.codebook_size
+
+
+def larger_codebook(size: int, n_rows: int) -> int | None:
+    """Twice as many codes per level, or None where ``n_rows`` rows cannot start them or 8192 is exceeded."""
+    return 2 * size if 2 * size <= min(n_rows, LARGEST_CODEBOOK) else None
 
 
 @contextmanager

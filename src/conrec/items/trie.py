@@ -8,15 +8,12 @@ binary search and a mask is one gather and one scatter, for all beams at once an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
-from conrec.artefacts import read_tensors, write_tensors
-from conrec.errors import ArtefactError, DataError
+from conrec.errors import DataError
 
 __all__ = ["Trie"]
 
@@ -192,22 +189,6 @@ class Trie:
         key = state * self.codebook_size + code
         position = torch.searchsorted(edges.keys, key).clamp(max=len(edges.keys) - 1)
         return torch.where(known & (edges.keys[position] == key), edges.targets[position], -1)
-
-    def save(self, path: Path) -> None:
-        """Write codes and codebook size as safetensors; the rest follows from them."""
-        write_tensors(path, {"codes": self.codes.cpu().numpy(), "codebook_size": np.asarray([self.codebook_size])})
-
-    @classmethod
-    def load(cls, path: Path) -> Trie:
-        """Read what `save` wrote.
-
-        Raises:
-            ArtefactError: the file is missing, damaged or holds something else.
-        """
-        tensors = read_tensors(path)
-        if set(tensors) != {"codes", "codebook_size"} or tensors["codes"].ndim != 2 or tensors["codes"].shape[1] != 3:
-            raise ArtefactError("does not hold a trie", where=str(path), expected="codes [items, 3] and codebook_size")
-        return cls.from_codes(torch.from_numpy(tensors["codes"]), int(tensors["codebook_size"][0]))
 
     def _edges(self, level: int) -> _Edges:
         if level not in (1, 2):
