@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from conrec.config import load_config
+from conrec.pipeline import Stage
 from conrec.run import Chain, execute
 from conrec.workspace import Workspace
 
@@ -36,18 +37,25 @@ def finish(pid: int) -> None:
         sys.exit(f"a run ended with status {status}")
 
 
-def kill_in_each_stage(config_file: Path, folder: Path, delay: float) -> list[str]:
-    """Kill the run in each stage in turn; names of the stages that were under way when it was killed."""
+def kill_in_each_stage(config_file: Path, plain: Path, folder: Path) -> list[str]:
+    """Kill the run in each stage in turn; names of the stages that were under way when it was killed.
+
+    A training is killed at a share of the time that it took undisturbed, sooner or later within it; any other stage
+    as soon as its first output is there, before it is finished.
+    """
     stages = Chain(Workspace(folder, load_config(file=config_file))).stages()
     hit = []
-    for before, stage in zip([None, *stages], stages, strict=False):
+    for number, (before, stage) in enumerate(zip([None, *stages], stages, strict=False)):
         pid = child(config_file, folder)
         while before is not None and not (folder / before.manifest).exists():
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 sys.exit(f"the run ended with status {status} before {stage.name}")
             time.sleep(0.001)
-        time.sleep(delay)
+        if stage.name.startswith("train"):
+            time.sleep(json.loads((plain / stage.manifest).read_text())["seconds"] * SHARES[number % len(SHARES)])
+        else:
+            wait_for_output(folder, stage, pid)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         if not (folder / stage.manifest).exists():
@@ -56,8 +64,18 @@ def kill_in_each_stage(config_file: Path, folder: Path, delay: float) -> list[st
     return hit
 
 
+def wait_for_output(folder: Path, stage: Stage, pid: int) -> None:
+    """Until the first output of a stage exists, which an earlier attempt has not left there."""
+    while not any((folder / name).exists() for name in stage.outputs):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            sys.exit(f"the run ended in {stage.name}")
+        time.sleep(0.0005)
+
+
+SHARES = (0.1, 0.4, 0.7)
+
 if __name__ == "__main__":
     config_file, plain, killed = (Path(one) for one in sys.argv[1:4])
     finish(child(config_file, plain))
-    hit = kill_in_each_stage(config_file, killed, float(sys.argv[4]))
+    hit = kill_in_each_stage(config_file, plain, killed)
     sys.stdout.write(json.dumps(hit) + "\n")

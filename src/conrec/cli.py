@@ -177,7 +177,8 @@ def data_check(
     if len(files) == 1 and files[0].suffix == ".toml":
         found = check(load_config(file=files[0], overrides=values))
     else:
-        found = check_files(files, load_config(overrides=values).data)
+        config = load_config(overrides=values)
+        found = check_files(files, config.data, config.protocol)
     for line in found.lines():
         out.print(line, highlight=False, soft_wrap=True)
 
@@ -193,13 +194,8 @@ def filter_apply(
     from conrec.filtering.apply import apply_filter  # noqa: PLC0415
 
     done = apply_filter(run_folder, model, candidates, out_file)
-    threshold = "none (keeps everything)" if done.threshold is None else f"{done.threshold:.4f}"
-    out.print(
-        f"{done.rows:,} rows: {done.dropped:,} dropped, {done.kept:,} kept "
-        f"({done.unknown_users:,} of unknown users, {done.unknown_items:,} of unknown items); "
-        f"model {done.model}, threshold {threshold}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    for line in done.lines():
+        out.print(line, highlight=False, soft_wrap=True)
     out.print(f"written: {done.out_file}", highlight=False, soft_wrap=True)
 
 

@@ -132,7 +132,8 @@ class DataConfig(Settings):
     item_columns: ItemColumns = ItemColumns()
     feedback: FeedbackRule = FeedbackRule()
     duplicates: Literal["last", "all"] = "last"
-    """Events of the same user, item and timestamp: keep the last in the file and count the others, or keep all."""
+    """Events of the same user, item and timestamp: keep the last in the file and count the others, as "duplicate
+    event" or, where their feedback differs, as "contradicting event"; or keep all."""
     max_refused: float = Field(default=0.5, ge=0, le=1)
     """Share of a file's rows that may be refused before it is an error."""
     cache: Path | None = None
@@ -198,8 +199,8 @@ class RqVaeConfig(Settings):
     levels: Literal[3] = 3
     """D (paper: 3)."""
     codebook_size: Annotated[int, Field(ge=2)] | None = None
-    """Codes per level; None: the power of two at or above the square root of the catalogue's size, from 16 to 8192,
-    and no more than the items of the training period can start."""
+    """Codes per level; None: the power of two at or above the square root of the number of items of the training
+    period, from 16 to 8192, and no more than those items can start; doubled where the catalogue would not fit."""
     hidden_dims: tuple[Positive, ...] = (256,)
     """Hidden layers of the encoder, mirrored in the decoder. A second one fits the training items better and
     new items worse (ML-100K titles)."""

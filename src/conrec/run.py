@@ -59,7 +59,7 @@ def _describe(folder: Path, config: Config) -> None:
     known = set(rows_of(config))
     for kind in ("predictions", "candidate_scores"):
         for path in (folder / kind).glob("conrec-grpo-*.parquet"):
-            if path.stem not in known:
+            if path.stem not in known and path.stem.removeprefix("conrec-grpo-").isdecimal():
                 path.unlink()
 
 
