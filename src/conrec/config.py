@@ -31,6 +31,7 @@ __all__ = [
     "GrpoConfig",
     "GrpoStageConfig",
     "ItemColumns",
+    "LcRecConfig",
     "PopularityConfig",
     "PredictionConfig",
     "PromptConfig",
@@ -273,6 +274,15 @@ class SftConfig(Settings):
     """How often validation FHR@20 is measured; the best state is kept."""
 
 
+class LcRecConfig(Settings):
+    """LC-Rec; what is not here is as in `SftConfig`."""
+
+    negatives_epochs: Positive = 8
+    """Epochs of the row on negatives only, whose samples are a fifth of those of both signs."""
+    both_epochs: Positive = 3
+    """Epochs of the row on negatives and positives."""
+
+
 class GrpoStageConfig(Settings):
     """One stage of Progressive GRPO."""
 
@@ -392,6 +402,7 @@ class Config(Settings):
     translation: TranslationConfig = TranslationConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     sft: SftConfig = SftConfig()
+    lc_rec: LcRecConfig = LcRecConfig()
     grpo: GrpoConfig = GrpoConfig()
     prediction: PredictionConfig = PredictionConfig()
     popularity: PopularityConfig = PopularityConfig()

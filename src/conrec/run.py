@@ -111,7 +111,7 @@ class Chain:
             start = name
         for name in ("lc-rec-negatives", "lc-rec-both"):
             work = self._lc_rec(name)
-            stages += self._learned(name, work, ("conrec-translation",), ("sft", *LANGUAGE))
+            stages += self._learned(name, work, ("conrec-translation",), ("sft", "lc_rec", *LANGUAGE))
         return [*stages, *Conclusions(space).stages()]
 
     def data(self) -> Stage:

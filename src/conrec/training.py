@@ -119,7 +119,7 @@ class Trainer:
         backbone = space.backbone(start)
         prompts, data = space.prompts(backbone), space.prepared
         stretches: list[Stretch] = []
-        for rng in self._passes(name):
+        for rng in self._passes(name, self.config.sft.epochs):
             stretches += history_stretches(prompts, data.log, data.periods.validation, "negative", rng)
             stretches += history_stretches(prompts, data.log, data.periods.validation, "both", rng)
         self._save(name, backbone, self._sft(name, backbone, stretches, self.config.prediction.context))
@@ -130,13 +130,14 @@ class Trainer:
         backbone = space.backbone(start)
         prompts, data, items = space.prompts(backbone), space.prepared, np.flatnonzero(space.trained_items)
         stretches: list[Stretch] = []
-        for rng in self._passes(name):
+        epochs = self.config.lc_rec.both_epochs if name == "lc-rec-both" else self.config.lc_rec.negatives_epochs
+        for rng in self._passes(name, epochs):
             stretches += lc_rec_stretches(name, prompts, data.log, data.periods.validation, space.titles, items, rng)
         self._save(name, backbone, self._sft(name, backbone, stretches, LC_REC_CONTEXT[name]))
 
-    def _passes(self, name: str) -> list[np.random.Generator]:
-        """A source of chance for each epoch of SFT."""
-        return [generator(self.config.run.seed, name, "pass", epoch) for epoch in range(self.config.sft.epochs)]
+    def _passes(self, name: str, epochs: int) -> list[np.random.Generator]:
+        """A source of chance for each epoch."""
+        return [generator(self.config.run.seed, name, "pass", epoch) for epoch in range(epochs)]
 
     def _sft(self, name: str, backbone: Backbone, stretches: list[Stretch], context: Context) -> Curve:
         """Train on ``stretches``, which hold all epochs, and keep the state of the best validation FHR."""
