@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -63,3 +64,43 @@ def test_the_run_holds_every_file_of_the_contract(runs):
         found = pq.read_schema(plain / f"{name}.parquet")
         for field in schema:
             assert found.field(field.name).type == field.type, (name, field.name)
+
+
+def test_metrics_recomputed_by_other_code_agree_to_six_digits(runs):
+    """Plain Python over the files of the contract, nothing of the project's own."""
+    plain = runs[0]
+    metrics = json.loads((plain / "results" / "metrics.json").read_text())
+    anchors = [row for row in pq.read_table(plain / "data" / "anchors.parquet").to_pylist() if row["split"] == "test"]
+    cut = json.loads((plain / "data" / "periods.json").read_text())["validation"]
+    dislikes = Counter(
+        row["item_id"]
+        for row in pq.read_table(plain / "data" / "events.parquet").to_pylist()
+        if row["feedback"] == -1 and row["timestamp"] < cut
+    )
+    for model, found in metrics.items():
+        top, scores = defaultdict(set), defaultdict(dict)
+        for row in pq.read_table(plain / "predictions" / f"{model}.parquet").to_pylist():
+            if row["rank"] <= 20:
+                top[row["anchor_id"]].add(row["item_id"])
+        for row in pq.read_table(plain / "candidate_scores" / f"{model}.parquet").to_pylist():
+            scores[row["anchor_id"]][row["item_id"]] = row["score"]
+        values = defaultdict(list)
+        for row in anchors:
+            predicted, future = top[row["anchor_id"]], row["future_negatives"]
+            hit = not predicted.isdisjoint(future)
+            values["hr@20"].append(row["next_item"] in predicted)
+            values["fhr@20"].append(hit)
+            if row["long_tail_user"]:
+                values["luf@20"].append(hit)
+            rare = [item for item in future if dislikes[item] < 5]
+            if rare:
+                values["lif@20"].append(not predicted.isdisjoint(rare))
+            given = scores[row["anchor_id"]]
+            assert set(given) == set(row["candidates"])
+            best = max(given.values())
+            tied = [item for item, score in given.items() if score == best]
+            values["candidate_accuracy"].append((row["candidate_answer"] in tied) / len(tied))
+        for name, row in values.items():
+            assert found[name]["anchors"] == len(row)
+            assert abs(found[name]["value"] - sum(row) / len(row)) < 5e-7, (model, name)
+            assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]

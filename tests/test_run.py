@@ -1,0 +1,64 @@
+"""What a run refuses before any work, and what it takes away of another configuration."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conrec.config import dump_config, load_config
+from conrec.errors import ConfigError
+from conrec.run import Chain, _check, execute
+from conrec.workspace import Workspace
+
+
+def test_a_row_that_does_not_exist_is_named(tmp_path):
+    config = load_config(overrides={"filter": {"models": ["sasrec", "conrek"]}})
+    with pytest.raises(ConfigError, match=r"filter\.models: there is no row 'conrek'.*'conrec'"):
+        execute(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_other_data_is_not_overwritten(tmp_path):
+    (tmp_path / "config.toml").write_text(dump_config(load_config()))
+    _check(load_config(overrides={"sft": {"epochs": 9}}), tmp_path)
+    with pytest.raises(ConfigError, match=r"made from other data.*another --out"):
+        _check(load_config(overrides={"data": {"source": "movietweetings"}}), tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a GPU")
+def test_a_gpu_that_is_not_there_is_said_before_any_work(tmp_path):
+    with pytest.raises(ConfigError, match=r"run\.device"):
+        execute(load_config("paper", overrides={"backbone": {"name": "nobody/nothing"}}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"evaluation": {"top_k": 80}}, "evaluation.top_k 80"),
+        ({"prediction": {"predict_set": 80}}, "predict_set 80 exceeds"),
+        ({"backbone": {"heads": 4, "key_value_heads": 3}}, "key_value_heads"),
+        ({"sasrec": {"hidden_size": 63}}, "sasrec.heads"),
+        ({"grpo": {"stages": []}}, "grpo.stages"),
+        ({"run": {"threads": -1}}, "run.threads"),
+        ({"swing": {"alpha1": -3.0}}, "swing.alpha1"),
+        ({"data": {"events": "mine.csv"}}, 'data.source = "table"'),
+    ],
+)
+def test_settings_that_would_fail_late_are_refused_early(overrides, said):
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=overrides)
+    assert said in str(caught.value)
+
+
+def test_every_stage_writes_what_a_later_one_reads(tmp_path):
+    """Inputs are outputs of earlier stages, and no two stages write the same file."""
+    written: set[str] = set()
+    config = load_config(
+        overrides={"data": {"source": "table", "events": str(tmp_path / "e"), "items": str(tmp_path / "i")}}
+    )
+    for name in ("e", "i"):
+        (tmp_path / name).write_text("x")
+    for stage in Chain(Workspace(tmp_path, config)).stages():
+        assert set(stage.inputs) <= written, stage.name
+        assert not set(stage.outputs) & written, stage.name
+        written |= set(stage.outputs)
