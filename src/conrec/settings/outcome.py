@@ -1,0 +1,50 @@
+"""Settings of what comes of the models: predictions, metrics, the filter; and of the run itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from conrec.settings.base import Positive, Settings, Share
+from conrec.settings.models import Context
+
+__all__ = ["EvaluationConfig", "FilterConfig", "PredictionConfig", "RunConfig"]
+
+
+class PredictionConfig(Settings):
+    """Generation of the predict sets."""
+
+    top_k: Annotated[int, Field(ge=50)] = 50
+    """Ranks that are written for each anchor."""
+    predict_set: Annotated[int, Field(ge=1, le=255)] = 20
+    """Size of the predict set that the filter stores; at most `top_k`."""
+    context: Context = "both"
+    """What a prompt of a CoNRec row shows at prediction, the same for all of its stages (LC-Rec: as it was trained)."""
+    batch_size: Positive = 32
+
+
+class EvaluationConfig(Settings):
+    """Metrics and their intervals."""
+
+    top_k: Positive = 20
+    bootstraps: Positive = 2000
+    """Resamples of users behind each interval."""
+
+
+class FilterConfig(Settings):
+    """The offline filter."""
+
+    models: tuple[str, ...] = ("most-disliked", "sasrec", "lc-rec-negatives", "conrec")
+    """Rows whose predict sets are stored for every user."""
+    false_filter_rate: Share = 0.05
+    """Bound on the share of liked candidates that are dropped, on validation data; it sets the threshold."""
+
+
+class RunConfig(Settings):
+    """Seed and machine."""
+
+    seed: int = 0
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; None: as many as the machine has. Results repeat to the byte for the same number."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
