@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.conformance import CUT, CatalogueScorerConformance, queries_of, small_log
 
 from conrec.baselines.popularity import LivePopularity, MostDisliked
 from conrec.config import PopularityConfig
 from conrec.errors import ArtefactError
 from conrec.logs.log import Log
 from conrec.protocol import DAY, NEGATIVE
+from tests.conformance import CUT, CatalogueScorerConformance, queries_of, small_log
 
 
 class TestMostDisliked(CatalogueScorerConformance):

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.conformance import CUT, SILENT, CatalogueScorerConformance, queries_of, small_log
 
 from conrec.baselines.sasrec import Sasrec, SasrecNetwork, _stretches, fit_sasrec
 from conrec.config import ProtocolConfig, SasrecConfig
@@ -17,6 +16,7 @@ from conrec.logs.anchors import Anchors, build_anchors
 from conrec.logs.log import Log
 from conrec.protocol import DAY, Periods
 from conrec.recommender import Queries
+from tests.conformance import CUT, SILENT, CatalogueScorerConformance, queries_of, small_log
 
 SMALL = SasrecConfig(
     hidden_size=16, layers=1, heads=2, max_length=8, dropout=0.1, epochs=3, batch_size=8, weight_decay=0.01

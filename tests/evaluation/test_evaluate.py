@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from evaluation_world import PERIODS, World, world
 
 from conrec.artefacts import write_json, write_parquet
 from conrec.baselines.popularity import LivePopularity, MostDisliked
@@ -25,6 +24,7 @@ from conrec.evaluation.predictions import write_candidate_scores, write_predicti
 from conrec.evaluation.significance import Bootstrap
 from conrec.logs.schema import EVENTS, ITEMS
 from conrec.recommender import Recommender
+from tests.evaluation.evaluation_world import PERIODS, World, world
 
 CONFIG = Config.model_validate({"evaluation": {"bootstraps": 100, "top_k": 5}})
 

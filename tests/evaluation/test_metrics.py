@@ -6,7 +6,6 @@ import doctest
 
 import numpy as np
 import pytest
-from evaluation_world import anchors_of, world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ import conrec.evaluation.metrics
 import conrec.evaluation.studies
 from conrec.arrays import Ragged
 from conrec.evaluation.metrics import anchor_values, candidate_accuracy, fhr, hr, lif, mean
+from tests.evaluation.evaluation_world import anchors_of, world
 
 
 @pytest.mark.parametrize(

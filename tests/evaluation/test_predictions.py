@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluation_world import World, world
 
 from conrec.errors import ArtefactError
 from conrec.evaluation.predictions import (
@@ -20,6 +19,7 @@ from conrec.evaluation.predictions import (
 )
 from conrec.logs.schema import CANDIDATE_SCORES, PREDICTIONS
 from conrec.recommender import Ranking
+from tests.evaluation.evaluation_world import World, world
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_world import anchors_of, world
 
 from conrec.arrays import Ragged
 from conrec.errors import DataError
@@ -15,6 +14,7 @@ from conrec.logs.log import Log
 from conrec.logs.prepare import Prepared
 from conrec.logs.swing import gts
 from conrec.protocol import DAY
+from tests.evaluation.evaluation_world import anchors_of, world
 
 
 def test_interests_go_by_count_then_by_the_later_event() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from small_logs import draw_log
 
 from conrec.logs.log import Log
+from tests.logs.small_logs import draw_log
 
 
 @pytest.fixture

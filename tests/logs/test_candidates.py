@@ -7,7 +7,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-from small_logs import draw_log
 
 from conrec.logs.anchors import Anchors, build_anchors
 from conrec.logs.candidates import _draw, draw_candidates
@@ -15,6 +14,7 @@ from conrec.logs.log import Log
 from conrec.logs.prepare import Prepared
 from conrec.logs.schema import SPLITS
 from conrec.protocol import CANDIDATES, DAY, Periods, periods_of
+from tests.logs.small_logs import draw_log
 
 WEEK = 7 * DAY
 
