@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
+from conrec import cli
 from conrec.config import Config, dump_config, load_config
 from conrec.errors import ConfigError
 
@@ -60,6 +63,18 @@ def test_doctor_says_what_is_there():
     assert "Traceback" not in done.stderr
 
 
+def test_brackets_are_printed_as_they_are(monkeypatch, tmp_path):
+    """Square brackets are markup to the terminal library, and part of IDs and pip commands to everybody else."""
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,item_id,timestamp,rating\nu,i,1000000000,4\nu,j,1000000001,[bold]x\n")
+    assert "[bold]x" in conrec("data", "check", path).stdout
+    monkeypatch.setattr("conrec.doctor.examine", lambda: ([("extra", "pip install 'conrec[train]'")], True))
+    printed = io.StringIO()
+    monkeypatch.setattr(cli, "out", Console(file=printed, width=100))
+    cli.doctor()
+    assert "conrec[train]" in printed.getvalue()
+
+
 def test_what_needs_no_model_loads_no_torch():
     code = (
         "import sys; import conrec.cli, conrec.evaluation.evaluate, conrec.filtering.apply, conrec.logs.check; "
@@ -69,8 +84,6 @@ def test_what_needs_no_model_loads_no_torch():
 
 
 def test_a_missing_extra_names_the_command_that_brings_it(monkeypatch, capsys):
-    from conrec import cli  # noqa: PLC0415
-
     def missing():
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
@@ -81,8 +94,6 @@ def test_a_missing_extra_names_the_command_that_brings_it(monkeypatch, capsys):
 
 
 def test_a_full_disk_says_how_to_go_on(monkeypatch, capsys):
-    from conrec import cli  # noqa: PLC0415
-
     def full():
         raise OSError(28, "No space left on device")
 

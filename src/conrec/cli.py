@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from conrec import __version__
@@ -100,7 +101,7 @@ def run(
     report = execute(resolved, folder)
     out.print(stage_table(read_json(folder / "timings.json")))
     out.print(metrics_table(read_json(folder / "results" / "metrics.json"), resolved.evaluation.top_k))
-    out.print(f"report: {report}", highlight=False, soft_wrap=True)
+    out.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -124,7 +125,7 @@ def report(run_folder: RunFolder) -> None:
     """Write RUN/report.html anew."""
     from conrec.report.build import build_report  # noqa: PLC0415
 
-    out.print(f"report: {build_report(run_folder)}", highlight=False, soft_wrap=True)
+    out.print(f"report: {build_report(run_folder)}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -135,7 +136,7 @@ def doctor() -> None:
     facts, healthy = examine()
     table = Table(show_header=False, title=f"conrec {__version__}")
     for name, finding in facts:
-        table.add_row(name, finding)
+        table.add_row(name, escape(finding))
     out.print(table)
     if not healthy:
         raise typer.Exit(1)
@@ -149,7 +150,7 @@ def data_list() -> None:
     for one in describe():
         table = Table(show_header=False, title=one.name, title_justify="left", box=None)
         for name in ("what", "size", "rule", "licence", "origin", "settings"):
-            table.add_row(f"[dim]{name}[/dim]", getattr(one, name))
+            table.add_row(f"[dim]{name}[/dim]", escape(getattr(one, name)))
         out.print(table)
 
 
@@ -180,7 +181,7 @@ def data_check(
         config = load_config(overrides=values)
         found = check_files(files, config.data, config.protocol)
     for line in found.lines():
-        out.print(line, highlight=False, soft_wrap=True)
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @filter_app.command("apply")
@@ -195,8 +196,8 @@ def filter_apply(
 
     done = apply_filter(run_folder, model, candidates, out_file)
     for line in done.lines():
-        out.print(line, highlight=False, soft_wrap=True)
-    out.print(f"written: {done.out_file}", highlight=False, soft_wrap=True)
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    out.print(f"written: {done.out_file}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _config_of(run_folder: Path) -> Config:

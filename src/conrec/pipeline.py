@@ -75,10 +75,10 @@ class Pipeline:
             done = self._finished(stage, key)
             if done is not None:
                 self.seconds[stage.name] = done
-                console.print(f"{head} finished before ({done:.1f} s)", highlight=False)
+                console.print(f"{head} finished before ({done:.1f} s)", markup=False, highlight=False)
             else:
                 self.seconds[stage.name] = self._do(stage, key)
-                console.print(f"{head} {self.seconds[stage.name]:6.1f} s", highlight=False)
+                console.print(f"{head} {self.seconds[stage.name]:6.1f} s", markup=False, highlight=False)
             if then is not None and number == 1:
                 then()
         write_json(self.folder / "timings.json", self.seconds)

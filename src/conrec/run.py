@@ -127,7 +127,7 @@ class Chain:
     def _prepare(self) -> None:
         loaded = prepare(self.config, self.space.folder)
         for line in loaded.counts.lines():
-            console.print(f"        {line}", highlight=False)
+            console.print(f"        {line}", markup=False, highlight=False, soft_wrap=True)
 
     def _items(self) -> None:
         space = self.space

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 __all__ = ["metric_columns", "metrics_table", "stage_table"]
@@ -37,7 +38,7 @@ def metrics_table(metrics: Metrics, top_k: int = 20) -> Table:
         table.add_column(f"{heading}\nn = {max(anchors)}" if anchors else heading, justify="right", no_wrap=True)
     best = {key: max((row[key]["value"] for row in metrics.values() if key in row), default=None) for key, _ in columns}
     for model, row in metrics.items():
-        table.add_row(model, *(_cell(row.get(key), best[key]) for key, _ in columns))
+        table.add_row(escape(model), *(_cell(row.get(key), best[key]) for key, _ in columns))
     return table
 
 
