@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -16,9 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["Meter", "console", "meter", "track"]
-
-T = TypeVar("T")
+__all__ = ["Meter", "console", "meter"]
 
 console = Console(stderr=True)
 """Where progress and notes go; results go to standard output."""
@@ -49,11 +47,3 @@ def meter(description: str, total: int) -> Iterator[Meter]:
             progress.update(task, advance=advance, note=note)
 
         yield step
-
-
-def track(items: Sequence[T], description: str) -> Iterator[T]:
-    """Iterate over ``items`` behind a progress bar."""
-    with meter(description, len(items)) as step:
-        for item in items:
-            yield item
-            step()
