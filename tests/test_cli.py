@@ -103,6 +103,18 @@ def test_a_full_disk_says_how_to_go_on(monkeypatch, capsys):
     assert "the same command again" in capsys.readouterr().err
 
 
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("conrec.doctor.examine", interrupted)
+    monkeypatch.setattr(sys, "argv", ["conrec", "doctor"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
 def test_configuration_survives_its_file(tmp_path):
     for preset in ("tiny", "small", "paper"):
         config = load_config(preset, overrides={"run": {"seed": 7}})

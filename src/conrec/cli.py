@@ -45,6 +45,8 @@ EXTRA_OF = {
 }
 """Which extra brings a package that a command needs."""
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 MISTAKES = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOENT)
 """System errors on a named file that the user can mend."""
 
@@ -189,7 +191,9 @@ def filter_apply(
     run_folder: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
     candidates: Annotated[Path, typer.Option(help="Parquet, CSV or JSON-lines file with user_id and item_id.")],
     out_file: Annotated[Path, typer.Option("--out", help="Where the judged rows go.")],
-    model: Annotated[str, typer.Option(help="Row of the table whose predict sets are used.")] = "conrec",
+    model: Annotated[
+        str, typer.Option(help="One of the run's filter.models, whose predict sets are stored.")
+    ] = "conrec",
 ) -> None:
     """Judge (user, candidate) pairs: every row comes back with its similarity, and whether it is dropped."""
     from conrec.filtering.apply import apply_filter  # noqa: PLC0415
@@ -214,6 +218,11 @@ def main() -> None:
     """Entry point: mistakes of the user end with one clear line and status 1, never with a traceback."""
     try:
         app()
+    except SystemExit as ended:
+        # The command-line library turns Ctrl-C into this status, without a word.
+        if ended.code == INTERRUPTED:
+            sys.stderr.write("interrupted: the same command continues after the last finished stage.\n")
+        raise
     except ConrecError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
@@ -229,13 +238,11 @@ def main() -> None:
         if isinstance(error, OSError) and error.filename and error.errno in MISTAKES:
             _fail(f"{error.filename}: {error.strerror}.")
         raise
-    except KeyboardInterrupt:
-        _fail("interrupted. The same command continues after the last finished stage.", 130)
 
 
-def _fail(message: str, status: int = 1) -> None:
+def _fail(message: str) -> None:
     sys.stderr.write(f"error: {message}\n")
-    sys.exit(status)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -175,7 +175,8 @@ def _missing(path: Path, name: str, present: Sequence[str], setting: str, kind: 
     if len(present) == 1 and kind == "text":
         for separator in (";", "\t", "|", "::", ","):
             if separator in present[0]:
-                return DataError(found, where=where, mend=f"It looks separated by {separator!r}: set data.separator.")
+                key = "data.items_separator" if "item" in setting else "data.separator"
+                return DataError(found, where=where, mend=f"It looks separated by {separator!r}: set {key}.")
     if kind == "text" and all(any(char.isdigit() for char in one) for one in present):
         return DataError(found, where=where, mend="If the first line is data, give the names in data.header.")
     near = did_you_mean(name, present)
