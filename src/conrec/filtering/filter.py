@@ -110,8 +110,8 @@ class NegativeFilter:
             raise ArtefactError(
                 f"there is no predict-set store of a model {model!r}",
                 where=str(run_folder / "filter"),
-                mend=f"{did_you_mean(model, known)} Stores are written for the models in filter.models; with another list "
-                "the same run command adds them."
+                mend=f"{did_you_mean(model, known)} Stores are written for the models in filter.models; with another "
+                "list the same run command adds them."
                 if known
                 else "The filter stage of this run has not finished: start it again.",
             )
