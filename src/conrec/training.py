@@ -25,9 +25,7 @@ from conrec.llm.samples import (
 )
 from conrec.llm.sft import Curve, train_supervised
 from conrec.llm.tree import check_tree
-from conrec.logs.anchors import build_anchors
 from conrec.pipeline import replacing_folder
-from conrec.protocol import DAY, Periods
 from conrec.seeds import derive, generator
 from conrec.workspace import Workspace, device_of
 
@@ -183,17 +181,10 @@ class Trainer:
         self._save(name, backbone, curve, notes)
 
     def _validation_samples(self, stage: Stage, seed: int) -> RewardSamples:
-        """Contexts of the validation period, made as in training: one for every dislike, windows cut at T_test.
-
-        (Anchors of the validation split tile a user's weeks, so that almost none has a dislike of the last days, and
-        the `recent` context would show nothing.)
-        """
-        log, periods = self.space.prepared.log, self.space.prepared.periods
-        as_if_later = Periods(periods.test, periods.end, periods.end + 1)
-        anchors = build_anchors(log, as_if_later, self.config.protocol.horizon_days * DAY).of_split("train")
-        anchors = anchors.select(anchors.timestamp >= periods.validation)
+        """Contexts of the validation period that show something, see `Workspace.validation_dislikes`."""
+        anchors = self.space.validation_dislikes
         targets = self.space.gts(anchors)
-        return draw_samples(anchors, targets, stage.prompts, log, stage.context, VALIDATION_SAMPLES, seed)
+        return draw_samples(anchors, targets, stage.prompts, stage.log, stage.context, VALIDATION_SAMPLES, seed)
 
     def _save(self, name: str, backbone: Backbone, curve: Curve, notes: Mapping[str, object] | None = None) -> None:
         target: Path = self.space.folder / "models" / name

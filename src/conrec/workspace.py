@@ -23,10 +23,11 @@ from conrec.items.trie import Trie
 from conrec.llm.backbone import Backbone, load_backbone
 from conrec.llm.prompts import PromptBuilder
 from conrec.llm.recommender import GenerativeRecommender
-from conrec.logs.anchors import Anchors
+from conrec.logs.anchors import Anchors, build_anchors
 from conrec.logs.prepare import Prepared, read_prepared
 from conrec.logs.swing import gts
 from conrec.logs.titles import titles_of
+from conrec.protocol import DAY, Periods
 from conrec.recommender import Recommender
 from conrec.seeds import generator
 
@@ -113,6 +114,18 @@ class Workspace:
             return anchors
         chosen = generator(self.config.run.seed, "validation anchors").permutation(len(anchors))[:VALIDATION_ANCHORS]
         return anchors.select(np.sort(chosen))
+
+    @cached_property
+    def validation_dislikes(self) -> Anchors:
+        """Anchors of the validation period made as in training: one for every dislike, windows cut at T_test.
+
+        (Those of the validation split tile a user's weeks, so that almost none has a dislike of the last days, and
+        the `recent` context would show nothing.)
+        """
+        log, periods = self.prepared.log, self.prepared.periods
+        as_if_later = Periods(periods.test, periods.end, periods.end + 1)
+        anchors = build_anchors(log, as_if_later, self.config.protocol.horizon_days * DAY).of_split("train")
+        return anchors.select(anchors.timestamp >= periods.validation)
 
     def gts(self, anchors: Anchors) -> Ragged:
         """Future negatives with their Swing neighbours."""
