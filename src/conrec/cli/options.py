@@ -1,0 +1,62 @@
+"""What the commands share: where results are printed, common options, and the configuration of a run."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from conrec.config import Config, load_config
+from conrec.errors import ConfigError, ConrecError, did_you_mean
+
+__all__ = ["Overrides", "RunFolder", "config_of", "out", "parse_overrides", "say"]
+
+out = Console(width=None if sys.stdout.isatty() else 130)
+
+RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override one key, for instance --set run.seed=1 (values as in TOML).", metavar="KEY=VALUE"
+    ),
+]
+
+
+def say(line: str) -> None:
+    """Print one line as it is: no markup, no colours, no line breaks."""
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
+    """``a.b=value`` pairs as nested mappings."""
+    result: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConrecError(f"--set {pair!r} has no value", expected="KEY=VALUE, for instance run.seed=1")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        section = result
+        *parents, last = key.strip().split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"--set {pair!r} sets a key below {parent!r}, which another --set gave a value")
+        section[last] = parsed
+    return result
+
+
+def config_of(run_folder: Path) -> Config:
+    """The configuration that a run was made with."""
+    if not run_folder.is_dir():
+        near = did_you_mean(run_folder.name, [one.name for one in run_folder.parent.glob("*") if one.is_dir()])
+        raise ConrecError(
+            "there is no run here", where=str(run_folder), expected="a folder made by `conrec run`", mend=near
+        )
+    return load_config(file=run_folder / "config.toml")
