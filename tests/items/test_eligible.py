@@ -26,8 +26,14 @@ def requests(draw: st.DrawFn) -> tuple[list[Sid], int, list[set[int]]]:
 
 def restricted(sids: list[Sid], size: int, blocked: list[set[int]]) -> tuple[Trie, EligibleTrie]:
     trie = Trie.from_codes(torch.tensor(sids), size)
-    marks = torch.tensor([[item in one for item in range(len(sids))] for one in blocked])
-    return trie, EligibleTrie(trie, marks)
+    return trie, EligibleTrie(trie, listed(blocked))
+
+
+def listed(blocked: list[set[int]]) -> torch.Tensor:
+    """Item lists filled up with -1, the first item named twice."""
+    rows = [[*one, *list(one)[:1]] for one in blocked]
+    longest = max(map(len, rows))
+    return torch.tensor([row + [-1] * (longest - len(row)) for row in rows], dtype=torch.int64)
 
 
 @given(requests())
@@ -127,6 +133,6 @@ def test_a_prefix_whose_last_item_is_blocked_is_closed_from_the_first_code() -> 
 
 
 def test_no_requests() -> None:
-    eligible = EligibleTrie(Trie.from_codes(torch.tensor(SIDS), 6), torch.zeros(0, 4, dtype=torch.bool))
+    eligible = EligibleTrie(Trie.from_codes(torch.tensor(SIDS), 6), torch.zeros(0, 4, dtype=torch.int64))
     assert eligible.mask(eligible.root(), 0).shape == (0, 1, 6)
     assert eligible.eligible_counts().shape == (0,)

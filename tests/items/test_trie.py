@@ -38,7 +38,7 @@ def test_every_prefix_agrees_with_a_plain_trie(catalogue: tuple[list[tuple[int, 
     codes, size = catalogue
     trie, plain = Trie.from_codes(torch.tensor(codes), size), plain_trie(codes)
     assert (trie.levels, trie.n_items, len(trie)) == (3, len(codes), len(codes))
-    assert trie.codes.dtype == torch.int64
+    assert trie.codes.dtype == torch.int32
     assert trie.codes.tolist() == [list(row) for row in codes]
     states, nodes = trie.root(1), [plain]
     for level in range(3):
@@ -60,7 +60,7 @@ def test_an_items_own_codes_lead_to_it_in_any_shape(catalogue: tuple[list[tuple[
     trie = Trie.from_codes(torch.tensor(codes), size)
     state = trie.root(len(codes)).reshape(1, -1)
     for level in range(3):
-        own = trie.codes[:, level].reshape(1, -1)
+        own = trie.codes[:, level].long().reshape(1, -1)
         assert trie.mask(state, level).gather(-1, own.unsqueeze(-1)).all()
         state = trie.step(state, own, level)
     assert state[0].tolist() == list(range(len(codes)))
@@ -102,8 +102,8 @@ def test_no_states_give_no_masks(trie: Trie) -> None:
     assert trie.mask(trie.root(0), 1).shape == (0, 8)
 
 
-def test_int32_codes_are_taken(trie: Trie) -> None:
-    again = Trie.from_codes(trie.codes.to(torch.int32), 8)
+def test_int64_codes_are_taken(trie: Trie) -> None:
+    again = Trie.from_codes(trie.codes.to(torch.int64), 8)
     assert torch.equal(again.codes, trie.codes)
 
 

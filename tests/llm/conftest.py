@@ -9,12 +9,16 @@ import torch
 from conrec.config import BackboneConfig, PromptConfig
 from conrec.items.trie import Trie
 from conrec.llm.backbone import Backbone, build_backbone
+from conrec.llm.curriculum import RewardSamples, Stage, draw_samples
 from conrec.llm.prompts import INSTRUCTIONS, PromptBuilder
+from conrec.llm.rewards import FutureReward
+from conrec.logs.anchors import build_anchors
 from conrec.logs.log import Log
-from conrec.protocol import DAY
+from conrec.protocol import DAY, Periods, periods_of
 
 CODEBOOK = 8
 ITEMS = 40
+PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16, 17]]
 TITLES = [f"Film {number} of the north ({1950 + number})" for number in range(ITEMS)]
 
 
@@ -63,3 +67,39 @@ def log() -> Log:
     feedback[users == 5] = 1
     names = tuple(f"u{number}" for number in range(6))
     return Log.from_columns(names, tuple(f"i{number}" for number in range(ITEMS)), users, items, times, feedback)
+
+
+@pytest.fixture
+def nothing() -> torch.Tensor:
+    """No blocked items for the three prompts."""
+    return torch.full((3, 0), -1)
+
+
+@pytest.fixture
+def blocked() -> torch.Tensor:
+    """Three quarters of the catalogue for the first prompt, one item for the second."""
+    drawn = torch.full((3, 30), -1)
+    drawn[0], drawn[1, 0] = torch.arange(30), 3
+    return drawn
+
+
+@pytest.fixture(scope="session")
+def rebuilt() -> torch.Tensor:
+    drawn = torch.randn(ITEMS, 6, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.normalize(drawn, dim=1)
+
+
+@pytest.fixture(scope="session")
+def periods(log) -> Periods:
+    return periods_of(log.timestamp, 0.7, 0.85)
+
+
+@pytest.fixture
+def stage(log, prompts, trie, rebuilt) -> Stage:
+    return Stage(log, prompts, trie, FutureReward(rebuilt, 0.5), "both", history_eligible=False)
+
+
+@pytest.fixture
+def samples(log, periods, prompts) -> RewardSamples:
+    anchors = build_anchors(log, periods, 7 * DAY).of_split("train")
+    return draw_samples(anchors, lambda drawn: drawn.future_negatives, prompts, log, "both", 24, seed=0)

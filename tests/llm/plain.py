@@ -23,3 +23,14 @@ def plain_log_probabilities(backbone, prompt, codes, eligible):
         allowed = sorted({triple[level] for triple in eligible if triple[:level] == prefix})
         logs.append(row[codes[level]] - torch.logsumexp(row[allowed], 0))
     return torch.stack(logs)
+
+
+def every_score(backbone, trie, prompts, blocked):
+    """Log-probability of every item for each prompt, -inf for the blocked ones (lists of indices, -1 for none)."""
+    scores = torch.full((len(prompts), trie.n_items), -torch.inf)
+    for row, prompt in enumerate(prompts):
+        free = sorted(set(range(trie.n_items)) - set(blocked[row].tolist()))
+        eligible = {tuple(trie.codes[item].tolist()) for item in free}
+        for item in free:
+            scores[row, item] = plain_log_probabilities(backbone, prompt, trie.codes[item].tolist(), eligible).sum()
+    return scores

@@ -1,75 +1,87 @@
 """The trie of existing semantic IDs: one object for rollouts, generation and serving alike.
 
-Level 1 is one dense table over the codebook. The deeper levels are sorted arrays of edge keys
-(``parent node * codebook_size + code``) with the offset of each node's first edge, so that a step is a
-binary search and a mask is one gather and one scatter, for all beams at once and without leaving the device.
+Level 1 is one dense table over the codebook. A deeper level is CSR: the codes that follow a node, in
+ascending order, between two offsets. Nodes of a level are numbered in the order of their prefixes, so the
+number of an edge is the number of the node that it leads to, and nothing else has to be stored. All
+look-ups are vectorised over states and stay on the device; 24 to 36 bytes an item in all.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int64
+from jaxtyping import Bool, Int, Int32, Int64
 from torch import Tensor
 
-from conrec.errors import DataError
+from conrec.artefacts import read_tensors, write_tensors
+from conrec.errors import ArtefactError, DataError
 
-__all__ = ["Trie"]
+__all__ = ["Children", "Trie"]
 
 LEVELS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Edges:
-    """Edges out of the nodes of one level, sorted by (parent node, code).
+class Children:
+    """What may follow each of some states; ``w`` is the widest fan-out of the level.
 
     Attributes:
-        keys: int64 [edges], ``parent * codebook_size + code``, strictly increasing.
-        codes: int64 [edges].
-        offsets: int64 [parents + 1]; the edges of parent p are ``offsets[p]:offsets[p + 1]``.
-        targets: int64 [edges], the state that each edge leads to.
+        code: int64 [*n, w], ascending over the children of a state, 0 in unused places.
+        state: int64 [*n, w], the state after the code (after the last level the item), -1 in unused places.
+    """
+
+    code: Tensor
+    state: Tensor
+
+    @property
+    def allowed(self) -> Bool[Tensor, "*n w"]:
+        """Which places are used."""
+        return self.state >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """Edges out of the nodes of one level, in order of (parent node, code); edge e leads to node e.
+
+    Attributes:
+        codes: int32 [edges].
+        offsets: int32 [parents + 1]; the edges of parent p are ``offsets[p]:offsets[p + 1]``.
         widest: largest number of edges out of one node.
     """
 
-    keys: Tensor
     codes: Tensor
     offsets: Tensor
-    targets: Tensor
     widest: int
-
-    @classmethod
-    def build(cls, parents: Tensor, codes: Tensor, targets: Tensor, n_parents: int, codebook_size: int) -> _Edges:
-        """Edges given in order of (parent, code)."""
-        counts = torch.bincount(parents, minlength=n_parents)
-        offsets = torch.zeros(n_parents + 1, dtype=torch.int64)
-        torch.cumsum(counts, 0, out=offsets[1:])
-        return cls(parents * codebook_size + codes, codes, offsets, targets, int(counts.max()))
 
     def to(self, device: torch.device | str) -> _Edges:
         """The same edges on ``device``."""
-        keys, codes, offsets, targets = (one.to(device) for one in (self.keys, self.codes, self.offsets, self.targets))
-        return _Edges(keys, codes, offsets, targets, self.widest)
+        return _Edges(self.codes.to(device), self.offsets.to(device), self.widest)
 
 
 class Trie:
     """Which codes may follow which prefix, over the resolved semantic IDs of a catalogue.
 
-    A state is an int64: 0 at the root, then the index of the node that was reached, and after the last
+    A state is an int64: 0 at the root, then the number of the node that was reached, and after the last
     level the index of the item. -1 is the state of a prefix that no item has; it stays -1.
 
     Attributes:
-        codes: int64 [items, 3], the semantic ID of each item.
+        codes: int32 [items, 3], the semantic ID of each item.
         codebook_size: codes per level.
     """
 
     levels = LEVELS
 
-    def __init__(self, codes: Tensor, codebook_size: int, first: Tensor, deeper: tuple[_Edges, _Edges]) -> None:
+    def __init__(
+        self, codes: Tensor, codebook_size: int, first: Tensor, deeper: tuple[_Edges, _Edges], item: Tensor
+    ) -> None:
         self.codes = codes
         self.codebook_size = codebook_size
-        self._first = first
+        self._first = first  # int32 [codebook], node of each first code, -1 for none
         self._deeper = deeper
+        self._item = item  # int32 [items], item of each edge of the last level
 
     @classmethod
     def from_codes(cls, codes: Int[Tensor, "items 3"], codebook_size: int) -> Trie:
@@ -83,46 +95,45 @@ class Trie:
             DataError: no items, a code out of range, or two items with the same semantic ID.
         """
         device = codes.device
-        codes = codes.detach().to("cpu", torch.int64)
-        if len(codes) == 0:
+        plain = codes.detach().cpu().numpy()
+        if len(plain) == 0:
             raise DataError("there are no semantic IDs", where="trie", expected="at least one item")
-        outside = ((codes < 0) | (codes >= codebook_size)).any(1).nonzero()
-        if len(outside):
-            item = int(outside[0, 0])
+        outside = ((plain < 0) | (plain >= codebook_size)).any(axis=1)
+        if outside.any():
+            item = int(outside.argmax())
             raise DataError(
-                f"item {item} has the codes {codes[item].tolist()}",
+                f"item {item} has the codes {plain[item].tolist()}",
                 where="trie",
                 expected=f"codes from 0 to {codebook_size - 1}",
             )
-        # Three columns in order: sort by the last first, each sort stable.
-        order = torch.arange(len(codes))
-        for level in reversed(range(LEVELS)):
-            order = order[torch.sort(codes[order, level], stable=True).indices]
-        ordered = codes[order]
-        changed = ordered[1:] != ordered[:-1]
-        same = (~changed.any(1)).nonzero()
-        if len(same):
-            position = int(same[0, 0])
+        # Three codes are one number, in the order of the prefixes.
+        wide = plain.astype(np.int64)
+        key = (wide[:, 0] * codebook_size + wide[:, 1]) * codebook_size + wide[:, 2]
+        order = np.argsort(key, kind="stable")
+        ordered = key[order]
+        same = ordered[1:] == ordered[:-1]
+        if same.any():
+            position = int(same.argmax())
             pair = [int(order[position]), int(order[position + 1])]
             raise DataError(
-                f"items {pair[0]} and {pair[1]} have the same semantic ID {ordered[position].tolist()}",
+                f"items {pair[0]} and {pair[1]} have the same semantic ID {plain[pair[0]].tolist()}",
                 where="trie",
                 expected="distinct semantic IDs",
                 mend="Resolve collisions first: conrec.items.semantic_ids.resolve_collisions.",
             )
-        # Node of each item at depth 1 and 2: how many prefixes of that length begin before it.
-        node = torch.zeros(LEVELS - 1, len(codes), dtype=torch.int64)
-        for depth in range(1, LEVELS):
-            node[depth - 1, 1:] = torch.cumsum(changed[:, :depth].any(1), 0)
-        begins = torch.ones(LEVELS - 1, len(codes), dtype=torch.bool)
-        begins[:, 1:] = node[:, 1:] != node[:, :-1]
-        first = torch.full((codebook_size,), -1, dtype=torch.int64)
-        first[ordered[begins[0], 0]] = node[0, begins[0]]
-        second = _Edges.build(
-            node[0, begins[1]], ordered[begins[1], 1], node[1, begins[1]], int(node[0, -1]) + 1, codebook_size
-        )
-        third = _Edges.build(node[1], ordered[:, 2], order, int(node[1, -1]) + 1, codebook_size)
-        return cls(codes, codebook_size, first, (second, third)).to(device)
+        pairs, begins_2 = np.unique(ordered // codebook_size, return_index=True)
+        firsts, begins_1 = np.unique(pairs // codebook_size, return_index=True)
+        first = np.full(codebook_size, -1, dtype=np.int32)
+        first[firsts] = np.arange(len(firsts), dtype=np.int32)
+        second = _edges(pairs % codebook_size, begins_1)
+        third = _edges(ordered % codebook_size, begins_2)
+        return cls(
+            torch.from_numpy(plain.astype(np.int32)),
+            codebook_size,
+            torch.from_numpy(first),
+            (second, third),
+            torch.from_numpy(order.astype(np.int32)),
+        ).to(device)
 
     def __len__(self) -> int:
         return self.n_items
@@ -137,19 +148,72 @@ class Trie:
         """Where the trie lies; states and codes must lie there too."""
         return self.codes.device
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its arrays."""
+        return sum(one.numel() * one.element_size() for one in self._arrays().values())
+
     def to(self, device: torch.device | str) -> Trie:
         """The same trie on ``device``."""
         second, third = self._deeper
         return Trie(
-            self.codes.to(device), self.codebook_size, self._first.to(device), (second.to(device), third.to(device))
+            self.codes.to(device),
+            self.codebook_size,
+            self._first.to(device),
+            (second.to(device), third.to(device)),
+            self._item.to(device),
         )
 
     def root(self, n: int) -> Int64[Tensor, " n"]:
         """``n`` states at the root: zeros."""
         return torch.zeros(n, dtype=torch.int64, device=self.device)
 
+    def n_nodes(self, level: int) -> int:
+        """How many states there are after the code of ``level`` (0, 1 or 2); after the last, the items."""
+        return len(self._deeper[level].offsets) - 1 if level < LEVELS - 1 else self.n_items
+
+    def items_below(self, level: int) -> Int64[Tensor, " nodes"]:
+        """How many items begin with the prefix of each node that the code of ``level`` (0 or 1) leads to."""
+        ends = self._deeper[1].offsets if level == 1 else self._deeper[1].offsets[self._deeper[0].offsets.long()]
+        return ends.diff().long()
+
+    def path(self) -> Int64[Tensor, "items 3"]:
+        """The state of every item after each of its codes; the last column counts the items."""
+        item = self._item.long()
+        numbers = torch.arange(self.n_nodes(1), device=self.device)
+        second = torch.repeat_interleave(numbers, self._deeper[1].offsets.diff().long(), output_size=self.n_items)
+        first = torch.repeat_interleave(
+            numbers[: self.n_nodes(0)], self._deeper[0].offsets.diff().long(), output_size=len(numbers)
+        )
+        result = torch.empty(self.n_items, LEVELS, dtype=torch.int64, device=self.device)
+        result[item] = torch.stack([first[second], second, item], dim=1)
+        return result
+
+    def children(self, state: Int64[Tensor, "*n"], level: int) -> Children:
+        """The codes that may follow, as a list for each state.
+
+        Args:
+            state: states after ``level`` codes.
+            level: 0, 1 or 2, the level of the code that follows.
+
+        Returns:
+            Codes and the states they lead to; at level 0 a place for every code of the codebook.
+        """
+        alive = (state >= 0).unsqueeze(-1)
+        if level == 0:
+            code = torch.arange(self.codebook_size, device=self.device).expand(*state.shape, -1)
+            return Children(code, torch.where(alive, self._first.long(), -1))
+        edges = self._edges(level)
+        node = state.clamp(0, len(edges.offsets) - 2)
+        begin, end = edges.offsets[node].long().unsqueeze(-1), edges.offsets[node + 1].long().unsqueeze(-1)
+        edge = begin + torch.arange(edges.widest, device=self.device)
+        used = (edge < end) & alive
+        edge = torch.where(used, edge, 0)
+        reached = self._item[edge].long() if level == LEVELS - 1 else edge
+        return Children(torch.where(used, edges.codes[edge].long(), 0), torch.where(used, reached, -1))
+
     def mask(self, state: Int64[Tensor, "*n"], level: int) -> Bool[Tensor, "*n codebook"]:
-        """Which codes may follow.
+        """Which codes may follow, as a mask over the codebook.
 
         Args:
             state: states after ``level`` codes.
@@ -158,18 +222,7 @@ class Trie:
         Returns:
             True where an item has the state's prefix followed by the code; all False for a state of -1.
         """
-        alive = (state >= 0).unsqueeze(-1)
-        if level == 0:
-            return alive & (self._first >= 0)
-        edges = self._edges(level)
-        node = state.clamp(0, len(edges.offsets) - 2)
-        begin, end = edges.offsets[node].unsqueeze(-1), edges.offsets[node + 1].unsqueeze(-1)
-        position = begin + torch.arange(edges.widest, device=self.device)
-        codes = edges.codes[position.clamp(max=len(edges.codes) - 1)]
-        # A node with fewer edges than the widest writes the rest into a column that is cut off again.
-        codes = torch.where((position < end) & alive, codes, self.codebook_size)
-        mask = torch.zeros(*state.shape, self.codebook_size + 1, dtype=torch.bool, device=self.device)
-        return mask.scatter_(-1, codes, True)[..., : self.codebook_size]
+        return dense(self.children(state, level), self.codebook_size)
 
     def step(self, state: Int64[Tensor, "*n"], code: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n"]:
         """The state after one more code.
@@ -184,13 +237,90 @@ class Trie:
         """
         known = (state >= 0) & (code >= 0) & (code < self.codebook_size)
         if level == 0:
-            return torch.where(known, self._first[code.clamp(0, self.codebook_size - 1)], -1)
+            return torch.where(known, self._first[code.clamp(0, self.codebook_size - 1)].long(), -1)
         edges = self._edges(level)
-        key = state * self.codebook_size + code
-        position = torch.searchsorted(edges.keys, key).clamp(max=len(edges.keys) - 1)
-        return torch.where(known & (edges.keys[position] == key), edges.targets[position], -1)
+        node = state.clamp(0, len(edges.offsets) - 2)
+        low, end = edges.offsets[node].long(), edges.offsets[node + 1].long()
+        # Bisection inside each node's own stretch, all states at once; the invariant is codes[< low] < code.
+        high = end
+        for _ in range(edges.widest.bit_length()):
+            middle = (low + high) // 2
+            below = (low < high) & (edges.codes[middle.clamp(max=len(edges.codes) - 1)] < code)
+            low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
+        edge = low.clamp(max=len(edges.codes) - 1)
+        reached = self._item[edge].long() if level == LEVELS - 1 else edge
+        return torch.where(known & (low < end) & (edges.codes[edge] == code), reached, -1)
+
+    def save(self, path: Path) -> None:
+        """Write the trie as safetensors, atomically; it carries the semantic IDs that it was built from."""
+        arrays = {name: one.cpu().numpy() for name, one in self._arrays().items()}
+        write_tensors(path, {**arrays, "codebook_size": np.asarray([self.codebook_size], dtype=np.int32)})
+
+    @classmethod
+    def load(cls, path: Path, codes: Int32[np.ndarray, "items 3"], device: torch.device | str = "cpu") -> Trie:
+        """Read what `save` wrote.
+
+        Args:
+            path: the file.
+            codes: the resolved codes of the SID table in use.
+            device: where to put it.
+
+        Raises:
+            ArtefactError: missing, damaged, or the trie of another SID table.
+        """
+        found = read_tensors(path)
+        expected = {"codes", "codebook_size", "first", "second_codes", "second_offsets", "third_codes",
+                    "third_offsets", "item"}  # fmt: skip
+        if set(found) != expected:
+            raise ArtefactError(f"holds {sorted(found)}", where=str(path), expected=", ".join(sorted(expected)))
+        if found["codes"].shape != codes.shape or not np.array_equal(found["codes"], codes):
+            raise ArtefactError(
+                "this trie was built from another table of semantic IDs",
+                where=str(path),
+                expected="the trie of the SID table beside it",
+                mend="Build it again with Trie.from_codes, or run the items stage again.",
+            )
+        tensors = {name: torch.from_numpy(one) for name, one in found.items()}
+        second, third = (
+            _Edges(
+                tensors[f"{name}_codes"],
+                tensors[f"{name}_offsets"],
+                int(tensors[f"{name}_offsets"].diff().max()),
+            )
+            for name in ("second", "third")
+        )
+        size = int(found["codebook_size"][0])
+        return cls(tensors["codes"], size, tensors["first"], (second, third), tensors["item"]).to(device)
+
+    def _arrays(self) -> dict[str, Tensor]:
+        second, third = self._deeper
+        return {
+            "codes": self.codes,
+            "first": self._first,
+            "second_codes": second.codes,
+            "second_offsets": second.offsets,
+            "third_codes": third.codes,
+            "third_offsets": third.offsets,
+            "item": self._item,
+        }
 
     def _edges(self, level: int) -> _Edges:
         if level not in (1, 2):
             raise ValueError(f"level {level} of a trie with levels 0, 1 and 2")
         return self._deeper[level - 1]
+
+
+def dense(children: Children, codebook_size: int) -> Bool[Tensor, "*n codebook"]:
+    """The children as a mask over the codebook."""
+    # Unused places are written into a column that is cut off again.
+    column = torch.where(children.allowed, children.code, codebook_size)
+    shape = (*column.shape[:-1], codebook_size + 1)
+    mask = torch.zeros(shape, dtype=torch.bool, device=column.device)
+    return mask.scatter_(-1, column, True)[..., :codebook_size]
+
+
+def _edges(codes: Int64[np.ndarray, " edges"], begins: Int64[np.ndarray, " parents"]) -> _Edges:
+    """Edges in order of (parent, code), and where each parent's begin."""
+    offsets = np.append(begins, len(codes)).astype(np.int32)
+    widest = int(np.diff(offsets).max())
+    return _Edges(torch.from_numpy(codes.astype(np.int32)), torch.from_numpy(offsets), widest)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from conrec.config import BackboneConfig
@@ -53,6 +53,7 @@ class Backbone:
         disliked: token id of the sign before a disliked item, and the cue for the next one.
         liked: token id of the sign before a liked item.
         pad: token id for padding.
+        precision: numbers in which the model multiplies, see `autocast`.
     """
 
     model: Any
@@ -62,6 +63,15 @@ class Backbone:
     disliked: int
     liked: int
     pad: int
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def autocast(self) -> torch.autocast:
+        """A context for forward passes in the backbone's precision; its weights stay what they are.
+
+        Entered once around all passes that share weights, so that each is rounded once; never around a pass
+        without gradient and one with gradient together, which would share rounded weights that have none.
+        """
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     @property
     def device(self) -> torch.device:
@@ -70,23 +80,28 @@ class Backbone:
         return device
 
     def head(self, hidden: Float[Tensor, "*n d"], level: int) -> Float[Tensor, "*n codes"]:
-        """Logits of the codes of one level; only those rows of the language-model head are multiplied."""
+        """Logits of the codes of one level; only those rows of the language-model head are multiplied.
+
+        In the precision of the weights in any case: few rows cost little, and rounded logits would tie.
+        """
         head = self.model.get_output_embeddings()
         rows = slice(self.code_offset[level], self.code_offset[level] + self.codebook_size)
         bias = None if getattr(head, "bias", None) is None else head.bias[rows]
-        return torch.nn.functional.linear(hidden, head.weight[rows], bias)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight[rows], bias)
+
+    def head_at(self, hidden: Float[Tensor, "*n d"], level: int, codes: Int64[Tensor, "*n w"]) -> Float[Tensor, "*n w"]:
+        """Logits of a few codes of one level for each hidden state; only their rows of the head are read."""
+        head = self.model.get_output_embeddings()
+        rows = codes + self.code_offset[level]
+        with torch.autocast(hidden.device.type, enabled=False):
+            chosen = torch.nn.functional.embedding(rows, head.weight)
+            logits = torch.einsum("...wd,...d->...w", chosen, hidden.to(chosen.dtype))
+        return logits if getattr(head, "bias", None) is None else logits + head.bias[rows]
 
     def clone(self) -> Backbone:
         """An independent copy that shares the tokenizer."""
-        return Backbone(
-            copy.deepcopy(self.model),
-            self.tokenizer,
-            self.codebook_size,
-            self.code_offset,
-            self.disliked,
-            self.liked,
-            self.pad,
-        )
+        return replace(self, model=copy.deepcopy(self.model))
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""

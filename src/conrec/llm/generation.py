@@ -1,7 +1,8 @@
-"""Generation under the trie: beam search, sampling of rollouts, and the probabilities of given items.
+"""Beam search under the trie, and the certificate that makes its list exact.
 
-Probabilities are renormalised over the codes that the trie allows at each step. Every output is an
-eligible catalogue item; none is returned twice, also when fewer items than beams are eligible.
+Every output is an eligible catalogue item; none is returned twice, also when fewer items than beams are
+eligible. Since a prefix is at least as probable as anything below it, a list is proved to be the exact top K
+as soon as no prefix left unexpanded scores above its last item; until then, just those prefixes are expanded.
 """
 
 from __future__ import annotations
@@ -10,140 +11,193 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from conrec.items.eligible import EligibleTrie
 from conrec.llm.backbone import Backbone
+from conrec.llm.policy import NextCodes, Normalise, next_codes
 from conrec.llm.tree import TokenTree
 
-__all__ = ["Rollouts", "beam_search", "log_probabilities", "sample"]
+__all__ = ["Beams", "beam_search"]
+
+FURTHER = 256
+"""Prefixes of a length that a round after the first expands at most in a row; bounds the memory of a round."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rollouts:
-    """G sampled items for each of B prompts.
+class Beams:
+    """The K best items that were found for each of B prompts.
 
     Attributes:
-        item: int64 [B, G].
-        codes: int64 [B, G, 3].
-        log_probability: float [B, G, 3], of each code given those before it, over allowed codes.
+        item: int64 [B, K], in descending order of score, -1 behind the last.
+        score: float32 [B, K], log-probability of the item (plus its prior, where items have one), -inf behind
+            the last.
+        proved: bool [B], whether no other eligible item has a higher score than the last one listed.
+        nodes: int64 [B], prefixes that the model has read for each prompt.
     """
 
     item: Tensor
-    codes: Tensor
-    log_probability: Tensor
-
-
-def _log_softmax(logits: Tensor, allowed: Bool[Tensor, "*n codes"]) -> Tensor:
-    """Log-probabilities over the allowed codes, -inf elsewhere (everywhere, where none is allowed)."""
-    logits = logits.float().masked_fill(~allowed, -torch.inf)
-    total = torch.logsumexp(logits, dim=-1, keepdim=True)
-    return torch.where(allowed, logits - torch.where(total.isinf(), torch.zeros_like(total), total), -torch.inf)
+    score: Tensor
+    proved: Tensor
+    nodes: Tensor
 
 
 @torch.no_grad()
 def beam_search(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], trie: EligibleTrie, k: int, width: int | None = None
-) -> tuple[Int64[Tensor, "B K"], Float[Tensor, "B K"]]:
-    """The k most probable items that a beam of the given width finds.
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    trie: EligibleTrie,
+    k: int,
+    width: int | None = None,
+    *,
+    certified: bool = False,
+    normalise: Normalise = "allowed",
+) -> Beams:
+    """The k most probable items: those that a beam finds, or, certified, the exact ones.
 
     Args:
         backbone: the model, in evaluation mode.
-        prompts: B prompts.
+        prompts: B prompts of any lengths.
         trie: the eligible items of each.
-        k: items per prompt.
-        width: prefixes kept after the first and second code, at least k; by default 2 k. Where the kept
-            prefixes lead to fewer than min(k, eligible) items, the width is doubled and the step repeated.
-
-    Returns:
-        Items in descending order of log-probability, -1 behind the last, and their log-probabilities (-inf there).
+        k: items per prompt; may exceed what is eligible.
+        width: prefixes kept after the first and after the second code; by default 2 k, or k where the search is
+            certified and widens by itself. Where the kept prefixes lead to fewer than min(k, eligible) items,
+            the next best are expanded too.
+        certified: go on until every list is proved. What that costs depends on how flat the model's
+            distributions are; `Beams.nodes` tells it.
+        normalise: over what the probabilities sum to 1 at each step.
     """
-    width = max(k, width or 2 * k)
-    tree = TokenTree(backbone, prompts)
-    first = _log_softmax(backbone.head(tree.root, 0)[:, None], trie.mask(trie.root(), 0))[:, 0]
-    wanted = torch.clamp(trie.eligible_counts(), max=k)
+    limit = width or (k if certified else 2 * k)
+    search = _Search(backbone, TokenTree(backbone, prompts), trie, k, normalise)
+    rows = torch.arange(trie.rows, device=backbone.device)  # the requests still at work
+    result = search.found()
     while True:
-        items, scores, complete = _search_below(backbone, tree, trie, first, width, k)
-        found = (items >= 0).sum(1)
-        if complete or bool((found >= wanted).all()):
-            return items, scores
-        tree.rewind()
-        width *= 2
+        search.expand(limit)
+        found = search.found()
+        complete = (found.item >= 0).sum(1) >= search.trie.eligible_counts().clamp(max=k)
+        done = found.proved if certified else found.proved | complete
+        for name in ("item", "score", "proved", "nodes"):
+            getattr(result, name)[rows] = getattr(found, name)
+        if bool(done.all()):
+            return result
+        if bool(done.any()):
+            rows = rows[~done]
+            search.select((~done).nonzero()[:, 0])
+        limit = max(limit, FURTHER)
 
 
-def _search_below(
-    backbone: Backbone, tree: TokenTree, trie: EligibleTrie, first: Tensor, width: int, k: int
-) -> tuple[Tensor, Tensor, bool]:
-    """Second and third codes of a beam search, from the first codes' log-probabilities [B, codes].
+@dataclass
+class _Pool:
+    """Prefixes of one length, [B, P] each.
 
-    Also returns whether every allowed prefix was kept, so that a wider beam would find nothing more.
+    Attributes:
+        score: log-probability.
+        bound: what no item below can exceed; -inf for unused places and once a prefix is expanded.
+        code: its last code.
+        state: where it stands in the trie.
+        parent: the tree's node of the prefix that is one code shorter, -1 for the prompt.
     """
-    codes = first.shape[1]
-    score, code_1 = first.topk(min(width, codes), dim=1)
-    state = trie.step(trie.root().expand_as(code_1).contiguous(), code_1, 0).masked_fill(score.isinf(), -1)
-    parents = torch.full_like(code_1, -1)
-    hidden = tree.extend(code_1 + backbone.code_offset[0], parents)
-    joint = (score[..., None] + _log_softmax(backbone.head(hidden, 1), trie.mask(state, 1))).flatten(1)
-    kept = min(width, joint.shape[1])
-    complete = width >= codes and int((~joint.isinf()).sum(1).max()) <= kept
-    score, flat = joint.topk(kept, dim=1)
-    parent, code_2 = flat // codes, flat % codes
-    state = trie.step(state.gather(1, parent), code_2, 1).masked_fill(score.isinf(), -1)
-    hidden = tree.extend(code_2 + backbone.code_offset[1], parent)
-    joint = (score[..., None] + _log_softmax(backbone.head(hidden, 2), trie.mask(state, 2))).flatten(1)
-    score, flat = joint.topk(min(k, joint.shape[1]), dim=1)
-    items = trie.step(state.gather(1, flat // codes), flat % codes, 2).masked_fill(score.isinf(), -1)
-    missing = k - items.shape[1]
-    items = torch.nn.functional.pad(items, (0, missing), value=-1)
-    return items, torch.nn.functional.pad(score, (0, missing), value=-torch.inf), complete
+
+    score: Float[Tensor, "B P"]
+    bound: Float[Tensor, "B P"]
+    code: Int64[Tensor, "B P"]
+    state: Int64[Tensor, "B P"]
+    parent: Int64[Tensor, "B P"]
+
+    def add(self, more: _Pool) -> None:
+        """Put further prefixes behind those here."""
+        for name in ("score", "bound", "code", "state", "parent"):
+            setattr(self, name, torch.cat([getattr(self, name), getattr(more, name)], dim=1))
+
+    def best(self, above: Float[Tensor, " B"], limit: int) -> _Pool | None:
+        """Take out the prefixes with the highest bounds above a row's threshold, at most ``limit`` a row."""
+        wanted = int((self.bound > above[:, None]).sum(1).max())
+        if wanted == 0:
+            return None
+        bound, place = self.bound.topk(min(limit, wanted), dim=1)
+        bound = bound.masked_fill(bound <= above[:, None], -torch.inf)
+        used = ~bound.isneginf()
+        self.bound = self.bound.scatter(1, place, self.bound.gather(1, place).masked_fill(used, -torch.inf))
+        state = self.state.gather(1, place).masked_fill(~used, -1)
+        return _Pool(
+            self.score.gather(1, place), bound, self.code.gather(1, place), state, self.parent.gather(1, place)
+        )
+
+    def select(self, rows: Int64[Tensor, " n"]) -> None:
+        """Keep some of the rows."""
+        for name in ("score", "bound", "code", "state", "parent"):
+            setattr(self, name, getattr(self, name)[rows])
 
 
-@torch.no_grad()
-def sample(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], trie: EligibleTrie, group: int, generator: torch.Generator
-) -> Rollouts:
-    """Draw ``group`` independent items for each prompt from the policy itself.
+class _Search:
+    """Expands the most probable prefixes of many requests at once.
 
-    Every request needs at least one eligible item. The draw depends on ``generator`` alone.
+    For every request there are two pools of prefixes that the model has not read yet, of one code and of two.
     """
-    tree = TokenTree(backbone, prompts)
-    rows = len(prompts)
-    state = trie.root().expand(rows, group).contiguous()
-    hidden = tree.root[:, None].expand(-1, group, -1)
-    codes, log_probabilities = [], []
-    for level in range(trie.trie.levels):
-        logs = _log_softmax(backbone.head(hidden, level), trie.mask(state, level))
-        code = torch.multinomial(logs.exp().flatten(0, 1), 1, generator=generator).view(rows, group)
-        log_probabilities.append(logs.gather(-1, code[..., None])[..., 0])
-        codes.append(code)
-        state = trie.step(state, code, level)
-        if level + 1 < trie.trie.levels:
-            nodes = torch.arange(group, device=state.device).expand(rows, -1)
-            parents = torch.full_like(nodes, -1) if level == 0 else nodes + (level - 1) * group
-            hidden = tree.extend(code + backbone.code_offset[level], parents)
-    return Rollouts(state, torch.stack(codes, -1), torch.stack(log_probabilities, -1))
 
+    def __init__(self, backbone: Backbone, tree: TokenTree, trie: EligibleTrie, k: int, normalise: Normalise) -> None:
+        self.backbone, self.tree, self.trie, self.k, self.normalise = backbone, tree, trie, k, normalise
+        device, rows = tree.root.device, trie.rows
+        self._pools = [
+            self._below(tree.root[:, None], trie.root(), torch.zeros(rows, 1, device=device), -1, 0),
+            _Pool(
+                *(torch.zeros(rows, 0, dtype=kind, device=device) for kind in [torch.float32] * 2 + [torch.int64] * 3)
+            ),
+        ]
+        self._item = torch.full((rows, k), -1, dtype=torch.int64, device=device)
+        self._score = torch.full((rows, k), -torch.inf, device=device)
+        self._nodes = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._kept = 0  # nodes of the tree that may be parents
 
-def log_probabilities(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], trie: EligibleTrie, codes: Int64[Tensor, "B G 3"]
-) -> Float[Tensor, "B G 3"]:
-    """Log-probability of each code of given items, over allowed codes, with gradient where it is enabled.
+    def found(self) -> Beams:
+        """The lists so far."""
+        best_left = torch.stack([pool.bound.max(1).values for pool in self._pools if pool.bound.shape[1]]).max(0).values
+        proved = best_left.isneginf() | (best_left <= self._score[:, -1])
+        return Beams(self._item.clone(), self._score.clone(), proved, self._nodes.clone())
 
-    The prompt and all first and second codes are one row of the token tree; nothing is read twice.
-    """
-    tree = TokenTree(backbone, prompts)
-    rows, group, _ = codes.shape
-    nodes = torch.arange(group, device=codes.device).expand(rows, -1)
-    hidden = tree.root[:, None].expand(-1, group, -1)
-    state = trie.root().expand(rows, group).contiguous()
-    result = []
-    for level in range(codes.shape[-1]):
-        code = codes[..., level]
-        logs = _log_softmax(backbone.head(hidden, level), trie.mask(state, level))
-        result.append(logs.gather(-1, code[..., None])[..., 0])
-        if level + 1 < codes.shape[-1]:
-            state = trie.step(state, code, level)
-            parents = torch.full_like(nodes, -1) if level == 0 else nodes + (level - 1) * group
-            hidden = tree.extend(code + backbone.code_offset[level], parents)
-    return torch.stack(result, -1)
+    def select(self, rows: Int64[Tensor, " n"]) -> None:
+        """Go on with some of the requests."""
+        self.tree.select(rows)
+        self.trie = self.trie.select(rows)
+        for pool in self._pools:
+            pool.select(rows)
+        self._item, self._score, self._nodes = self._item[rows], self._score[rows], self._nodes[rows]
+
+    def expand(self, limit: int) -> None:
+        """Read the best prefixes of one code, then the best of two, at most ``limit`` of each a request."""
+        for level, pool in enumerate(self._pools):
+            best = pool.best(self._score[:, -1], limit)
+            if best is None:
+                continue
+            count = best.code.shape[1]
+            tokens = best.code + self.backbone.code_offset[level]
+            hidden = self.tree.extend((tokens, best.parent), keep=level == 0)
+            self._nodes += (best.state >= 0).sum(1)
+            below = self._below(hidden, best.state, best.score, self._kept if level == 0 else -1, level + 1)
+            if level == 0:
+                self._kept += count
+                self._pools[1].add(below)
+            else:
+                score, place = torch.cat([self._score, below.bound], 1).topk(self.k, dim=1)
+                self._item, self._score = torch.cat([self._item, below.state], 1).gather(1, place), score
+
+    def _below(
+        self,
+        hidden: Float[Tensor, "B n d"],
+        state: Int64[Tensor, "B n"],
+        score: Float[Tensor, "B n"],
+        node: int,
+        level: int,
+    ) -> _Pool:
+        """What follows n prefixes, whose nodes in the tree are numbered from ``node``; unused places at -inf."""
+        following: NextCodes = next_codes(self.backbone, hidden, self.trie, state, level, self.normalise)
+        # Rounding may put a certain code a little above 0; a prefix must not gain by going on.
+        total = score[..., None] + following.log_probability.clamp(max=0.0)
+        total = total.masked_fill(following.state < 0, -torch.inf)
+        bound = total + self.trie.live.prior(following.state, level) if self.trie.live.has_prior else total
+        if node < 0:
+            parent = torch.full_like(following.code, -1)
+        else:
+            parent = (node + torch.arange(state.shape[1], device=state.device))[:, None].expand_as(following.code)
+        return _Pool(*(one.flatten(1) for one in (total, bound, following.code, following.state, parent)))

@@ -14,7 +14,8 @@ from conrec.items.eligible import EligibleTrie
 from conrec.items.trie import Trie
 from conrec.llm.backbone import Backbone
 from conrec.llm.curriculum import blocked_items
-from conrec.llm.generation import beam_search, log_probabilities
+from conrec.llm.generation import beam_search
+from conrec.llm.policy import log_probabilities
 from conrec.llm.prompts import PromptBuilder
 from conrec.logs.log import Log
 from conrec.progress import meter
@@ -47,9 +48,9 @@ class GenerativeRecommender:
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         for rows, prompts in self._batches(log, queries, "generating"):
             blocked = blocked_items(log, queries.user[rows], queries.timestamp[rows], history_eligible)
-            trie = EligibleTrie(self.trie, blocked.to(self.backbone.device))
-            found, score = beam_search(self.backbone, prompts, trie, k)
-            items[rows], scores[rows] = found.cpu().numpy(), score.cpu().numpy()
+            trie = EligibleTrie(self.trie, blocked)
+            beams = beam_search(self.backbone, prompts, trie, k)
+            items[rows], scores[rows] = beams.item.cpu().numpy(), beams.score.cpu().numpy()
         return Ranking(items, scores)
 
     def score(self, log: Log, queries: Queries, candidates: Array) -> Array:
@@ -62,11 +63,10 @@ class GenerativeRecommender:
     def _score(self, prompts: list[list[int]], candidates: Array) -> Array:
         """Log-probability of each candidate, float32 [B, C]; -inf for -1."""
         items = torch.from_numpy(candidates.astype(np.int64)).to(self.backbone.device)
-        blocked = torch.zeros(len(prompts), self.trie.n_items, dtype=torch.bool, device=self.backbone.device)
+        every = EligibleTrie(self.trie, items.new_empty(len(prompts), 0))
+        codes = self.trie.codes[items.clamp(min=0)].long()
         with torch.no_grad():
-            logs = log_probabilities(
-                self.backbone, prompts, EligibleTrie(self.trie, blocked), self.trie.codes[items.clamp(min=0)]
-            ).sum(-1)
+            logs = log_probabilities(self.backbone, prompts, every, codes).sum(-1)
         scores: Array = logs.masked_fill(items < 0, -torch.inf).float().cpu().numpy()
         return scores
 

@@ -9,7 +9,7 @@ Beams, rollouts and the scores of given candidates all run on this tree, with or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -18,97 +18,119 @@ from torch import Tensor
 from conrec.errors import ConfigError
 from conrec.llm.backbone import Backbone
 
-__all__ = ["TokenTree", "check_tree"]
+__all__ = ["Padding", "TokenTree", "check_tree"]
 
 TOLERANCE = 1e-4
 """Largest difference of logits, relative to their spread, that rounding may explain."""
+
+
+Padding = Literal["right", "left"]
 
 
 class TokenTree:
     """A batch of prompts and the nodes that were appended to them.
 
     Args:
-        backbone: the model; its ordinary attention and KV cache are used, with a 4-D mask.
-        prompts: B non-empty token lists of any length; they are padded on the right, and the padding
-            is never attended to, so that the composition of a batch changes nothing but rounding.
+        backbone: the model; its ordinary attention and KV cache are used, with a 4-D mask behind the prompt.
+        prompts: B non-empty token lists of any length. Padding is never attended to, so that the composition
+            of a batch changes nothing but rounding.
+        padding: the side on which shorter prompts are filled up. On the right, causal attention hides the
+            padding by itself and the prompt is read without a mask, which is the model's fastest path.
 
     Attributes:
         root: last hidden state of each prompt, float [B, d]; it predicts the first code.
+        nodes: nodes appended so far to each row, those that were not kept included.
     """
 
-    def __init__(self, backbone: Backbone, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, backbone: Backbone, prompts: Sequence[Sequence[int]], padding: Padding = "right") -> None:
         self._backbone = backbone
+        self.nodes = 0
         device = backbone.device
         self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        width = int(self._lengths.max())
+        width = max(len(prompt) for prompt in prompts)
         ids = torch.full((len(prompts), width), backbone.pad, dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
+            begin = width - len(prompt) if padding == "left" else 0
+            ids[row, begin : begin + len(prompt)] = torch.tensor(prompt)
         place = torch.arange(width, device=device)
-        self._visible = place < self._lengths[:, None]  # what later nodes may see of the row, bool [B, keys]
-        causal = place[:, None] >= place
-        own = torch.eye(width, dtype=torch.bool, device=device)  # padding sees itself, so that no row is empty
-        allowed = (causal & self._visible[:, None, :]) | own
-        hidden, self._cache = self._forward(ids.to(device), place.expand(len(prompts), -1), allowed, None)
-        self.root: Tensor = hidden[torch.arange(len(prompts), device=device), self._lengths - 1]
-        self._ancestors: Bool[Tensor, "B nodes keys"] | None = None
-        self._depth: Int64[Tensor, "B nodes"] | None = None
+        if padding == "left":
+            begin_of = width - self._lengths[:, None]
+            self._visible = place >= begin_of  # what later nodes may see of the row, bool [B, keys]
+            positions = (place - begin_of).clamp(min=0)
+            own = torch.eye(width, dtype=torch.bool, device=device)  # padding sees itself, so that no row is empty
+            allowed = ((place[:, None] >= place) & self._visible[:, None, :]) | own
+            last = torch.full_like(self._lengths, width - 1)
+        else:
+            self._visible = place < self._lengths[:, None]
+            positions, allowed, last = None, None, self._lengths - 1
+        hidden, self._cache = self._forward(ids.to(device), positions, allowed, None)
+        self.root: Tensor = hidden[torch.arange(len(prompts), device=device), last]
+        # Which kept nodes each kept node descends from (itself included), and how deep it lies.
+        self._lineage = torch.zeros(len(prompts), 0, 0, dtype=torch.bool, device=device)
+        self._depth = torch.zeros(len(prompts), 0, dtype=torch.long, device=device)
 
-    def extend(self, tokens: Int64[Tensor, "B n"], parents: Int64[Tensor, "B n"]) -> Float[Tensor, "B n d"]:
-        """Append n nodes to every row.
+    def extend(self, *layers: tuple[Tensor, Tensor], keep: bool = True) -> Float[Tensor, "B n d"]:
+        """Append nodes to every row, in one pass of the model.
 
         Args:
-            tokens: token id of each node.
-            parents: index of each node's parent among the nodes of earlier calls, -1 for the prompt.
+            layers: pairs of int64 [B, n_i]: the token id of each node, and the number of its parent among the
+                nodes kept so far and those of the layers before it in this call, -1 for the prompt.
+            keep: whether later nodes may have these as parents; what is not kept leaves the KV cache again.
 
         Returns:
-            The last hidden state of each node; it predicts the code that follows.
+            The last hidden state of each node, layer by layer; it predicts the code that follows.
         """
-        rows, count = tokens.shape
-        device = tokens.device
-        before = 0 if self._ancestors is None else self._ancestors.shape[1]
-        own = torch.eye(count, dtype=torch.bool, device=device).expand(rows, -1, -1)
-        lineage = torch.zeros(rows, count, before + count, dtype=torch.bool, device=device)
-        depth = torch.ones(rows, count, dtype=torch.long, device=device)
-        if self._ancestors is not None and self._depth is not None:
-            inner = parents.clamp(min=0)
-            inherited = self._ancestors.gather(1, inner[..., None].expand(-1, -1, before))
-            lineage[:, :, :before] = inherited & (parents >= 0)[..., None]
-            depth = torch.where(parents >= 0, self._depth.gather(1, inner) + 1, depth)
-        lineage[:, :, before:] = own
-        allowed = torch.cat([self._visible[:, None, :].expand(-1, count, -1), lineage], dim=2)
-        positions = self._lengths[:, None] + depth - 1
-        hidden, self._cache = self._forward(tokens, positions, allowed, self._cache)
-        if self._ancestors is None or self._depth is None:
-            self._ancestors, self._depth = lineage, depth
+        before = self._depth.shape[1]
+        lineage, depth = self._lineage, self._depth
+        for tokens, parents in layers:
+            lineage, depth = _appended(lineage, depth, parents, tokens.shape[1])
+        ids = torch.cat([tokens for tokens, _ in layers], dim=1)
+        self.nodes += ids.shape[1]
+        prompt = self._visible[:, None, :].expand(-1, ids.shape[1], -1)
+        allowed = torch.cat([prompt, lineage[:, before:]], dim=2)
+        positions = self._lengths[:, None] + depth[:, before:] - 1
+        hidden, self._cache = self._forward(ids, positions, allowed, self._cache)
+        if keep:
+            self._lineage, self._depth = lineage, depth
         else:
-            wider = torch.nn.functional.pad(self._ancestors, (0, count))
-            self._ancestors = torch.cat([wider, lineage], dim=1)
-            self._depth = torch.cat([self._depth, depth], dim=1)
+            self._cache.crop(-ids.shape[1])
         return hidden
 
-    def rewind(self) -> None:
-        """Forget all nodes; the prompts stay read."""
-        if self._ancestors is not None:
-            self._cache.crop(-self._ancestors.shape[1])
-        self._ancestors = self._depth = None
+    def select(self, rows: Int64[Tensor, " n"]) -> None:
+        """Go on with some of the rows only, in the given order."""
+        self._cache.batch_select_indices(rows)
+        self.root, self._lengths, self._visible = self.root[rows], self._lengths[rows], self._visible[rows]
+        self._lineage, self._depth = self._lineage[rows], self._depth[rows]
 
     def _forward(
-        self, ids: Tensor, positions: Tensor, allowed: Bool[Tensor, "B queries keys"], cache: Any
+        self, ids: Tensor, positions: Tensor | None, allowed: Bool[Tensor, "B queries keys"] | None, cache: Any
     ) -> tuple[Tensor, Any]:
-        """Last hidden states of the decoder, and the grown KV cache."""
+        """Last hidden states of the decoder, and the grown KV cache; without ``allowed``, plain causal attention."""
         model = self._backbone.model
-        dtype = model.dtype
-        mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-        mask.masked_fill_(~allowed, torch.finfo(dtype).min)
-        output = model.get_decoder()(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        mask = None
+        if allowed is not None:
+            mask = torch.zeros(allowed.shape, dtype=model.dtype, device=allowed.device)
+            mask = mask.masked_fill_(~allowed, torch.finfo(model.dtype).min)[:, None]
+        with self._backbone.autocast():
+            output = model.get_decoder()(
+                input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+            )
         return output.last_hidden_state, output.past_key_values
+
+
+def _appended(
+    lineage: Bool[Tensor, "B old old"], depth: Int64[Tensor, "B old"], parents: Int64[Tensor, "B n"], count: int
+) -> tuple[Bool[Tensor, "B new new"], Int64[Tensor, "B new"]]:
+    """Lineage and depth of all nodes once ``count`` more are appended."""
+    rows, old = depth.shape
+    own = torch.eye(count, dtype=torch.bool, device=depth.device).expand(rows, -1, -1)
+    if old == 0:
+        return own, torch.ones(rows, count, dtype=torch.long, device=depth.device)
+    on_node, parent = (parents >= 0), parents.clamp(min=0)
+    inherited = lineage.gather(1, parent[..., None].expand(-1, -1, old)) & on_node[..., None]
+    below = torch.where(on_node, depth.gather(1, parent) + 1, 1)
+    wider = torch.nn.functional.pad(lineage, (0, count))
+    return torch.cat([wider, torch.cat([inherited, own], dim=2)], dim=1), torch.cat([depth, below], dim=1)
 
 
 @torch.no_grad()
@@ -132,8 +154,8 @@ def check_tree(backbone: Backbone, prompt_tokens: int) -> None:
     first = torch.tensor([[0, 1], [0, 1]], device=backbone.device) % backbone.codebook_size
     try:
         tree = TokenTree(backbone, prompts)
-        tree.extend(first + backbone.code_offset[0], torch.full_like(first, -1))
-        second = tree.extend(first.flip(1) + backbone.code_offset[1], torch.tensor([[0, 1], [0, 1]]).to(first.device))
+        tree.extend((first + backbone.code_offset[0], torch.full_like(first, -1)))
+        second = tree.extend((first.flip(1) + backbone.code_offset[1], torch.tensor([[0, 1], [0, 1]]).to(first.device)))
         found = backbone.head(second, 2)
         worst = 0.0
         for row, prompt in enumerate(prompts):

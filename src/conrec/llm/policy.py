@@ -1,0 +1,146 @@
+"""The policy: log-probabilities of the next code over those that the trie allows, on the token tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from conrec.items.eligible import EligibleTrie
+from conrec.llm.backbone import Backbone
+from conrec.llm.tree import TokenTree
+
+__all__ = ["NextCodes", "Normalise", "distinct", "log_probabilities", "next_codes"]
+
+Normalise = Literal["allowed", "vocabulary"]
+"""Over what probabilities sum to 1: the codes that the trie allows, or the model's whole vocabulary."""
+
+FEW = 16
+"""Where the trie allows at most 1 code in this many, logits are computed for those alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextCodes:
+    """What may follow each of n states in each of B rows; w places a state, unused ones included.
+
+    Attributes:
+        log_probability: float32 (float64 of such a model) [B, n, w], -inf in unused places.
+        code: int64 [B, n, w].
+        state: int64 [B, n, w], the state after the code (after the last level the item), -1 in unused places.
+    """
+
+    log_probability: Tensor
+    code: Tensor
+    state: Tensor
+
+
+def next_codes(
+    backbone: Backbone,
+    hidden: Float[Tensor, "B n d"],
+    trie: EligibleTrie,
+    state: Int64[Tensor, "B n"],
+    level: int,
+    normalise: Normalise = "allowed",
+) -> NextCodes:
+    """Log-probabilities of the codes that the trie allows after each state.
+
+    Args:
+        backbone: the model, for its head.
+        hidden: last hidden states of the nodes that stand for the states.
+        trie: what is allowed.
+        state: states after ``level`` codes; nothing follows -1.
+        level: level of the code that follows.
+        normalise: over what the probabilities sum to 1.
+    """
+    children = trie.children(state, level)
+    if normalise == "vocabulary":
+        every = _wide(backbone.model.get_output_embeddings()(hidden))
+        logits = every.gather(-1, children.code + backbone.code_offset[level])
+        total = torch.logsumexp(every, dim=-1, keepdim=True)
+    else:
+        if children.code.shape[-1] * FEW <= backbone.codebook_size:
+            logits = _wide(backbone.head_at(hidden, level, children.code))
+        else:
+            logits = _wide(backbone.head(hidden, level))
+            logits = logits if level == 0 else logits.gather(-1, children.code)
+        total = torch.logsumexp(logits.masked_fill(~children.allowed, -torch.inf), dim=-1, keepdim=True)
+        total = torch.where(total.isinf(), torch.zeros_like(total), total)  # where nothing is allowed
+    return NextCodes((logits - total).masked_fill(~children.allowed, -torch.inf), children.code, children.state)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """The same in float32 at least."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """At least float32, whatever the model computes in."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def log_probabilities(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], trie: EligibleTrie, codes: Int64[Tensor, "B G 3"]
+) -> Float[Tensor, "B G 3"]:
+    """Log-probability of each code of given items, over allowed codes, with gradient where it is enabled.
+
+    The prompt and the distinct first and second codes are one row of the token tree; nothing is read twice.
+
+    Returns:
+        float32; -inf from the first code on that the trie does not allow.
+    """
+    first, of_first = distinct(codes[..., 0])
+    second, of_second = distinct(of_first * backbone.codebook_size + codes[..., 1])
+    parents = second.div(backbone.codebook_size, rounding_mode="floor")
+    second_code = second % backbone.codebook_size
+    tree = TokenTree(backbone, prompts)
+    hidden = tree.extend(
+        (first + backbone.code_offset[0], torch.full_like(first, -1)),
+        (second_code + backbone.code_offset[1], parents),
+        keep=False,
+    )
+    root = trie.root()
+    first_state = trie.step(root.expand_as(first).contiguous(), first, 0)
+    second_state = trie.step(first_state.gather(1, parents), second_code, 1)
+    whole = torch.zeros_like(of_first)
+    split = first.shape[1]
+    levels = (
+        (tree.root[:, None], root, whole),
+        (hidden[:, :split], first_state, of_first),
+        (hidden[:, split:], second_state, of_second),
+    )
+    return torch.stack(
+        [
+            _of_code(next_codes(backbone, nodes, trie, state, level), index, codes[..., level])
+            for level, (nodes, state, index) in enumerate(levels)
+        ],
+        dim=-1,
+    )
+
+
+def _of_code(following: NextCodes, node: Int64[Tensor, "B G"], code: Int64[Tensor, "B G"]) -> Float[Tensor, "B G"]:
+    """Log-probability of one code after one node each, -inf where the code is not allowed there."""
+    row = torch.arange(len(node), device=node.device)[:, None]
+    match = (following.code[row, node] == code[..., None]) & (following.state[row, node] >= 0)
+    place = match.int().argmax(-1)
+    return following.log_probability[row, node, place].masked_fill(~match.any(-1), -torch.inf)
+
+
+def distinct(values: Int64[Tensor, "B G"]) -> tuple[Int64[Tensor, "B U"], Int64[Tensor, "B G"]]:
+    """The distinct values of each row in ascending order, and which of them each value is.
+
+    U is the largest number of them in a row; shorter rows repeat their largest value.
+
+    >>> values, index = distinct(torch.tensor([[5, 2, 5], [1, 2, 3]]))
+    >>> values.tolist(), index.tolist()
+    ([[2, 5, 5], [1, 2, 3]], [[1, 0, 1], [0, 1, 2]])
+    """
+    ordered, order = values.sort(dim=1)
+    rank = torch.zeros_like(ordered)
+    rank[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).cumsum(1)
+    index = torch.empty_like(rank).scatter_(1, order, rank)
+    unique = ordered[:, -1:].repeat(1, int(rank.max()) + 1)
+    return unique.scatter_(1, rank, ordered), index
