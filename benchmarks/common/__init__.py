@@ -1,0 +1,1 @@
+"""What the benchmarks share; a subfolder, so that `make bench`, which runs every script beside it, leaves it alone."""
