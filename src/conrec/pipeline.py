@@ -3,6 +3,9 @@
 A stage is finished when its manifest is there, fits what goes in now, and what came out is unchanged.
 Anything else, a kill at any moment or a full disk among the reasons, makes the same command do the stage
 again from its beginning; since every stage depends on its inputs, settings and seed alone, the end is the same.
+
+Several processes may walk through the stages of one run. The first one says which are finished, does those that are
+one process's work and writes all files; the others wait for the stages that are shared, and help there.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from filelock import FileLock, Timeout
 from conrec import __version__
 from conrec.artefacts import hash_file, hash_json, read_json, write_json
 from conrec.errors import ArtefactError, RunLockedError
+from conrec.processes import ALONE, Processes
 from conrec.progress import console
 
 __all__ = ["Pipeline", "Stage", "locked", "replacing_folder"]
@@ -36,6 +40,7 @@ class Stage:
         outputs: files and folders it writes, relative to the run.
         settings: JSON value of every setting that its result depends on.
         work: writes the outputs.
+        shared: whether all processes of the run do the work together; only the first one writes.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Stage:
     outputs: tuple[str, ...]
     settings: Any
     work: Callable[[], None]
+    shared: bool = False
 
 
 @dataclass
@@ -52,10 +58,12 @@ class Pipeline:
 
     Attributes:
         folder: of the run.
+        processes: those that walk through the same stages.
         seconds: duration of each stage, taken from its manifest where it was finished before.
     """
 
     folder: Path
+    processes: Processes = ALONE
     seconds: dict[str, float] = field(default_factory=dict)
     _hashes: dict[tuple[str, int, int], str] = field(default_factory=dict)
 
@@ -68,11 +76,19 @@ class Pipeline:
 
         Raises:
             ArtefactError: a stage ended without writing what it promises.
+            PeerError: another process of the run ended.
         """
+        if not self.processes.first:
+            for stage in stages:
+                if stage.shared and self.processes.decide():
+                    stage.work()
+            return
         for number, stage in enumerate(stages, start=1):
             head = f"[{number:>2}/{len(stages)}] {stage.name:<34}"
             key = self._key(stage)
             done = self._finished(stage, key)
+            if stage.shared:
+                self.processes.decide(done is None)
             if done is not None:
                 self.seconds[stage.name] = done
                 console.print(f"{head} finished before ({done:.1f} s)", markup=False, highlight=False)

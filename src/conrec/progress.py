@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
@@ -16,9 +17,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["Meter", "console", "meter"]
+__all__ = ["Meter", "console", "meter", "speaks"]
 
-console = Console(stderr=True)
+
+def speaks() -> bool:
+    """Whether this process prints: of several that a launcher started, only the first does."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
+console = Console(stderr=True, quiet=not speaks())
 """Where progress and notes go; results go to standard output."""
 
 
@@ -40,7 +47,9 @@ def meter(description: str, total: int) -> Iterator[Meter]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal or console.quiet
+    ) as progress:
         task = progress.add_task(description, total=total, note="")
 
         def step(advance: int = 1, note: str = "") -> None:

@@ -19,6 +19,7 @@ from conrec.items.build import build_items
 from conrec.logs.prepare import prepare
 from conrec.logs.sources import fetch, source_files
 from conrec.pipeline import Pipeline, Stage, locked
+from conrec.processes import ALONE, Processes, joined
 from conrec.progress import console
 from conrec.report.build import build_report
 from conrec.rows import conrec_rows, rows_of
@@ -36,6 +37,8 @@ PACKAGES = (
 def execute(config: Config, folder: Path) -> Path:
     """Run every stage that is not finished, and return the path of the report.
 
+    Under a launcher of several processes (``torchrun``) the GRPO stages are shared, and all else is the first one's.
+
     Args:
         config: resolved configuration.
         folder: of the run; created where it does not exist, continued where it does.
@@ -43,18 +46,26 @@ def execute(config: Config, folder: Path) -> Path:
     Raises:
         ConrecError: anything that the user can mend.
     """
-    _check(config, folder)
-    torch.set_num_threads(config.run.threads or len(os.sched_getaffinity(0)))
-    with locked(folder):
-        # Only behind the first stage: a log that cannot be read leaves an earlier run in this folder as it was.
-        Pipeline(folder).run(Chain(Workspace(folder, config)).stages(), lambda: _describe(folder, config))
-        return build_report(folder)
+    with joined(device_of(config)) as processes:
+        torch.set_num_threads(config.run.threads or len(os.sched_getaffinity(0)))
+        chain = Chain(Workspace(folder, config), processes)
+        if not processes.first:
+            processes.decide()  # the first process has checked the run and fetched its data
+            Pipeline(folder, processes).run(chain.stages())
+            return folder / "report.html"
+        _check(config, folder)
+        with locked(folder):
+            stages = chain.stages()
+            processes.decide()
+            # Only behind the first stage: a log that cannot be read leaves an earlier run in this folder as it was.
+            Pipeline(folder, processes).run(stages, lambda: _describe(folder, config, processes))
+            return build_report(folder)
 
 
-def _describe(folder: Path, config: Config) -> None:
+def _describe(folder: Path, config: Config, processes: Processes) -> None:
     """Write the configuration and the environment, and take away what rows of another configuration left."""
     write_text(folder / "config.toml", dump_config(config))
-    write_json(folder / "environment.json", _environment(folder, config))
+    write_json(folder / "environment.json", {**_environment(folder, config), "processes": processes.world})
     (folder / "report.html").unlink(missing_ok=True)
     known = set(rows_of(config))
     for kind in ("predictions", "candidate_scores"):
@@ -82,12 +93,14 @@ class Chain:
 
     Args:
         space: the run.
+        processes: those that share the GRPO stages.
     """
 
-    def __init__(self, space: Workspace) -> None:
+    def __init__(self, space: Workspace, processes: Processes = ALONE) -> None:
         self.space = space
         self.config = space.config
-        self.trainer = Trainer(space)
+        self.processes = processes
+        self.trainer = Trainer(space, processes)
 
     def stages(self) -> list[Stage]:
         """All stages, in order."""
@@ -107,7 +120,8 @@ class Chain:
         stages += self._learned("sasrec", lambda: trainer.sasrec("sasrec"), (), ("sasrec", "protocol"))
         start = ""
         for name, section, train in self._conrec():
-            stages += self._learned(name, train, (start,) if start else (), (section, *LANGUAGE))
+            shared = section == "grpo"
+            stages += self._learned(name, train, (start,) if start else (), (section, *LANGUAGE), shared)
             start = name
         for name in ("lc-rec-negatives", "lc-rec-both"):
             work = self._lc_rec(name)
@@ -147,13 +161,22 @@ class Chain:
         return steps
 
     def _grpo(self, name: str, start: str, number: int) -> Callable[[], None]:
-        return lambda: self.trainer.grpo(name, start, number)
+        def train() -> None:
+            with self.processes.sharing_threads():
+                self.trainer.grpo(name, start, number)
+
+        return train
 
     def _lc_rec(self, name: str) -> Callable[[], None]:
         return lambda: self.trainer.lc_rec(name, "conrec-translation")
 
     def _learned(
-        self, name: str, train: Callable[[], None], starts: tuple[str, ...], sections: tuple[str, ...]
+        self,
+        name: str,
+        train: Callable[[], None],
+        starts: tuple[str, ...],
+        sections: tuple[str, ...],
+        shared: bool = False,
     ) -> list[Stage]:
         """Training and prediction of one model."""
         outputs = (f"models/{name}/curve.json", f"models/{name}/model")
@@ -164,6 +187,7 @@ class Chain:
             outputs,
             self.space.section(*sections, "evaluation"),
             train,
+            shared,
         )
         return [training, self._predict(name, outputs[1:])]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from conrec.baselines.lc_rec import LC_REC_CONTEXT, lc_rec_stretches
 from conrec.baselines.sasrec import fit_sasrec
 from conrec.config import Context, GrpoStageConfig
 from conrec.llm.backbone import Backbone, build_backbone
-from conrec.llm.curriculum import RewardSamples, Stage, clean, draw_samples, train_stage
+from conrec.llm.curriculum import RewardSamples, Stage, clean, draw_samples
+from conrec.llm.grpo_stage import train_stage
 from conrec.llm.prompts import INSTRUCTIONS, Stretch
 from conrec.llm.rewards import FutureReward
 from conrec.llm.samples import (
@@ -26,6 +28,7 @@ from conrec.llm.samples import (
 from conrec.llm.sft import Curve, train_supervised
 from conrec.llm.tree import check_tree
 from conrec.pipeline import replacing_folder
+from conrec.processes import ALONE, Processes
 from conrec.seeds import derive, generator
 from conrec.workspace import Workspace, device_of
 
@@ -49,11 +52,13 @@ class Trainer:
 
     Args:
         space: the run.
+        processes: those that share the GRPO stages.
     """
 
-    def __init__(self, space: Workspace) -> None:
+    def __init__(self, space: Workspace, processes: Processes = ALONE) -> None:
         self.space = space
         self.config = space.config
+        self.processes = processes
 
     def seed(self, *purpose: str | int) -> int:
         """A seed of this run for a purpose."""
@@ -81,6 +86,7 @@ class Trainer:
         prompts = space.prompts(backbone)
         if self.config.backbone.name is not None:
             check_tree(backbone, prompts.longest)
+        backbone = replace(backbone, precision=self.config.run.precision)
         curve = train_supervised(
             backbone,
             translation_stretches(prompts, space.titles, items),
@@ -154,8 +160,11 @@ class Trainer:
         )
 
     def grpo(self, name: str, start: str, number: int) -> None:
-        """One stage of Progressive GRPO (counted from 0); the model it starts from is the reference and the cleaner."""
-        space, config = self.space, self.config.grpo
+        """One stage of Progressive GRPO (counted from 0); the model it starts from is the reference and the cleaner.
+
+        All processes work on it, and the first one writes.
+        """
+        space, config, processes = self.space, self.config.grpo, self.processes
         stage_config: GrpoStageConfig = config.stages[number]
         backbone = space.backbone(start)
         stage = Stage(
@@ -169,22 +178,24 @@ class Trainer:
         anchors = space.prepared.anchors.of_split("train")
         seed = self.seed(name)
         samples = draw_samples(
-            anchors, space.gts(anchors), stage.prompts, stage.log, stage_config.context, stage_config.samples, seed
+            anchors, space.gts, stage.prompts, stage.log, stage_config.context, stage_config.samples, seed
         )
         judged = self._validation_samples(stage, seed)
         notes: dict[str, int] = {"samples": len(samples), "validation_samples": len(judged)}
         if config.clean and number > 0:
-            samples, notes["augmented"] = clean(backbone, stage, samples, config.clean_similarity, config.batch_size)
-        curve = train_stage(
-            backbone, backbone.clone(), stage, samples, judged, config, stage_config, seed, f"GRPO {number + 1}"
-        )
-        self._save(name, backbone, curve, notes)
+            samples, notes["augmented"] = clean(
+                backbone, stage, samples, config.clean_similarity, config.batch_size, processes
+            )
+        reference, title = backbone.clone(), f"GRPO {number + 1}"
+        curve = train_stage(backbone, reference, stage, samples, judged, config, stage_config, seed, title, processes)
+        if processes.first:
+            self._save(name, backbone, curve, notes)
 
     def _validation_samples(self, stage: Stage, seed: int) -> RewardSamples:
         """Contexts of the validation period that show something, see `Workspace.validation_dislikes`."""
         anchors = self.space.validation_dislikes
-        targets = self.space.gts(anchors)
-        return draw_samples(anchors, targets, stage.prompts, stage.log, stage.context, VALIDATION_SAMPLES, seed)
+        gts = self.space.gts
+        return draw_samples(anchors, gts, stage.prompts, stage.log, stage.context, VALIDATION_SAMPLES, seed)
 
     def _save(self, name: str, backbone: Backbone, curve: Curve, notes: Mapping[str, object] | None = None) -> None:
         target: Path = self.space.folder / "models" / name

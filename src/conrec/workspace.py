@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -153,7 +153,7 @@ class Workspace:
         folder = self.folder / "models" / name / "model"
         backbone = load_backbone(folder, self.items.codebook_size, device_of(self.config))
         backbone.model.eval()
-        return backbone
+        return replace(backbone, precision=self.config.run.precision)
 
     def context(self, name: str) -> Context:
         """What a generative row's prompts show at prediction: LC-Rec's as it was trained, CoNRec's as configured."""
@@ -171,7 +171,8 @@ class Workspace:
         return self.generative(self.backbone(name), self.context(name))
 
     def section(self, *names: str) -> dict[str, object]:
-        """JSON of some sections of the configuration, with seed, threads, device and hashes of models in folders."""
+        """JSON of some sections of the configuration, with what of the run's own settings changes results to the bit
+        (seed, threads, device, precision) and hashes of models in folders."""
         run = self.config.run
         picked = {name: json.loads(getattr(self.config, name).model_dump_json()) for name in names}
         used = {"backbone": self.config.backbone.name, "encoder": self.config.encoder.model}
@@ -179,4 +180,5 @@ class Workspace:
             folder = used.get(name)
             if folder and Path(folder).is_dir():
                 picked[f"{name} files"] = hash_file(Path(folder))
-        return {**picked, "seed": run.seed, "threads": torch.get_num_threads(), "device": device_of(self.config)}
+        machine = {"threads": torch.get_num_threads(), "device": device_of(self.config), "precision": run.precision}
+        return {**picked, "seed": run.seed, **machine}

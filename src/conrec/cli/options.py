@@ -12,10 +12,11 @@ from rich.console import Console
 
 from conrec.config import Config, load_config
 from conrec.errors import ConfigError, ConrecError, did_you_mean
+from conrec.progress import speaks
 
 __all__ = ["Overrides", "RunFolder", "config_of", "out", "parse_overrides", "say"]
 
-out = Console(width=None if sys.stdout.isatty() else 130)
+out = Console(width=None if sys.stdout.isatty() else 130, quiet=not speaks())
 
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
 Overrides = Annotated[

@@ -1,58 +1,127 @@
-"""Group relative policy optimisation on the token tree.
+"""The objective of group relative policy optimisation: what a group of rollouts says about each of them.
 
-For every prompt G items are drawn from the policy. Their advantage is the reward less the group's mean,
-divided by the group's standard deviation (CoNRec, Stage 3; GRPO of DeepSeekMath, arXiv 2402.03300, eq. 3).
-Departures from the formula, each for a reason:
+For every context G items are drawn from the policy. An item's advantage is its reward less the mean of its group;
+the policy raises the log-probability of its three codes in proportion, within a clipped ratio, and is held back by KL.
+Three variants, by `conrec.config.GrpoConfig.loss`:
 
-* the standard deviation is floored (a dense reward of low spread would explode), and groups without
-  spread carry no gradient;
+* ``grpo`` (DeepSeekMath, arXiv 2402.03300, eq. 3, as CoNRec has it in Stage 3): the advantage is divided by the group's
+  standard deviation; the ratio is clipped on both sides alike; mean over the codes of a rollout, then over rollouts.
+* ``dr_grpo`` (arXiv 2503.20783): no division by the standard deviation, and a constant instead of a rollout's length
+  under the sum over codes.
+* ``dapo`` (arXiv 2503.14476, eq. 8): `clip_high` above 1, one mean over all codes of all rollouts, and groups of one
+  reward are no part of the average. The paper draws new prompts in their place; here the average is over fewer.
+
+Every completion here has three codes, so that the mean over a rollout's codes, the mean over all codes and the sum
+over a constant of three are one and the same: ``dr_grpo`` differs from ``grpo`` in the standard deviation alone, and
+``dapo`` in the upper bound and in flat groups alone; with one update a rollout the ratio is 1, no bound acts, and
+``dapo`` differs in flat groups alone. Both papers drop KL; here its weight is the stage's in any variant.
+
+Departures from the formulas, each for a reason:
+
+* the standard deviation is floored, because a dense reward of low spread would explode;
+* groups without spread (`flat`) have no advantages;
+* rollouts may be weighted, for those drawn without replacement, see `judge`;
 * probabilities are renormalised over the allowed codes in rollout, policy and reference alike;
 * items of the user's history are not allowed in a rollout, because they are not eligible at prediction.
 """
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["advantages", "grpo_loss"]
+from conrec.config import GrpoConfig
+
+__all__ = ["Judgement", "grpo_loss", "judge"]
+
+SMALLEST = 1e-8
+"""No division by less."""
 
 
-def advantages(rewards: Float[Tensor, "B G"], std_floor: float, flat: float) -> Float[Tensor, "B G"]:
-    """``A_i = (r_i - mean r) / max(std r, std_floor)``; 0 in groups whose std is below ``flat``."""
-    centred = rewards - rewards.mean(1, keepdim=True)
-    spread = rewards.std(1, keepdim=True, correction=0)
-    return (centred / spread.clamp(min=max(std_floor, 1e-8))).masked_fill(spread < flat, 0.0)
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the rewards of B groups say.
+
+    Attributes:
+        share: float [B, G], what each rollout counts for in its group, from 0 to 1; rows sum to 1.
+        advantage: float [B, G].
+        mean: float [B], of the group's rewards.
+        spread: float [B], their standard deviation.
+        flat: bool [B], groups whose spread says nothing.
+        counted: bool [B], groups that are part of the average over contexts.
+    """
+
+    share: Tensor
+    advantage: Tensor
+    mean: Tensor
+    spread: Tensor
+    flat: Tensor
+    counted: Tensor
+
+
+def judge(rewards: Float[Tensor, "B G"], weight: Float[Tensor, "B G"], config: GrpoConfig) -> Judgement:
+    """Advantages: ``A_i = (r_i - mean) / max(std, std_floor)``, undivided in ``dr_grpo``, 0 in flat groups.
+
+    Mean, standard deviation and loss weigh rollout i by ``w_i / sum w``. For independent draws every weight is 1. For
+    draws without replacement ``w_i = p_i / q_i``, the policy's probability over the probability of being drawn (Kool et
+    al., Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019; arXiv 2002.06043). Dividing by the sum leaves a
+    bias: the gradient is a ratio of two estimates and its baseline holds the rollout itself, so that it differs from
+    that of the expected reward by O(1/G) (for independent draws it is (G - 1)/G of it). The bias is gone when all
+    items are drawn: then ``q_i = 1``, and the sums are the exact expectations.
+
+    Args:
+        rewards: of each rollout; any finite value where the weight is 0.
+        weight: not negative, with a positive sum in each row; 0 marks rollouts that were not drawn.
+        config: ``loss``, ``std_floor`` and ``flat``.
+    """
+    share = weight / weight.sum(1, keepdim=True)
+    mean = (share * rewards).sum(1)
+    centred = rewards - mean[:, None]
+    spread = (share * centred.square()).sum(1).sqrt()
+    flat = spread < config.flat
+    scale = 1.0 if config.loss == "dr_grpo" else spread.clamp(min=max(config.std_floor, SMALLEST))[:, None]
+    advantage = (centred / scale).masked_fill(flat[:, None] | (weight == 0), 0.0)
+    counted: Bool[Tensor, " B"] = ~flat if config.loss == "dapo" else flat.new_ones(flat.shape)
+    return Judgement(share, advantage, mean, spread, flat, counted)
 
 
 def grpo_loss(
     policy: Float[Tensor, "B G 3"],
     rollout: Float[Tensor, "B G 3"],
     reference: Float[Tensor, "B G 3"],
-    advantage: Float[Tensor, "B G"],
-    clip: float,
+    judgement: Judgement,
+    config: GrpoConfig,
     kl_weight: float,
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The clipped objective with KL, as a loss; every code of a rollout is one token.
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """The clipped objective with KL of each context, as a loss; every code of a rollout is one token.
 
-    ``- mean( min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) - beta KL )`` with
-    ``ratio = exp(policy - rollout)`` and ``KL = exp(reference - policy) - (reference - policy) - 1``,
-    the unbiased, never negative estimate.
+    ``- sum_i share_i 1/3 sum_t ( min(ratio A_i, clip(ratio, 1 - low, 1 + high) A_i) - beta KL )`` with
+    ``ratio = exp(policy - rollout)`` and ``KL = exp(reference - policy) - (reference - policy) - 1``, the unbiased,
+    never negative estimate. The loss of a step is the sum over its contexts divided by the number of those that are
+    ``counted``; contexts that are not have loss 0. Nothing else binds two contexts, so that a step can be cut into
+    micro-batches and over processes at will.
 
     Args:
         policy: log-probabilities with gradient.
         rollout: log-probabilities when the rollouts were drawn.
         reference: log-probabilities of the reference model.
-        advantage: one per rollout.
-        clip: epsilon.
+        judgement: advantages and shares; what a rollout without a share holds is never looked at.
+        config: ``loss``, ``clip`` and ``clip_high``.
         kl_weight: beta.
 
     Returns:
-        The loss and the mean KL.
+        The loss of each context, and its KL without gradient.
     """
+    missing = (judgement.share == 0)[..., None]
+    policy, rollout, reference = (one.masked_fill(missing, 0.0) for one in (policy, rollout, reference))
+    high = config.clip_high if config.loss == "dapo" else config.clip
+    advantage = judgement.advantage[..., None]
     ratio = (policy - rollout).exp()
-    weight = advantage[..., None]
-    surrogate = (ratio * weight).minimum(ratio.clamp(1 - clip, 1 + clip) * weight)
+    surrogate = (ratio * advantage).minimum(ratio.clamp(1 - config.clip, 1 + high) * advantage)
     difference = reference - policy
-    kl = difference.exp() - difference - 1
-    return -(surrogate - kl_weight * kl).mean(), kl.mean().detach()
+    divergence = difference.exp() - difference - 1
+    loss = -(judgement.share * (surrogate - kl_weight * divergence).mean(-1)).sum(1)
+    kl = (judgement.share * divergence.detach().mean(-1)).sum(1)
+    return loss.masked_fill(~judgement.counted, 0.0), kl

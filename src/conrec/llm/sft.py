@@ -152,6 +152,7 @@ def _pad(
 def _loss(backbone: Backbone, stretches: Sequence[Stretch]) -> Tensor:
     """Mean cross-entropy of the targets; the vocabulary is multiplied only where there is one."""
     ids, target, mask = (one.to(backbone.device) for one in _pad(stretches, backbone.pad))
-    hidden = backbone.model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    logits = backbone.model.get_output_embeddings()(hidden[:, :-1][target[:, 1:]])
+    with backbone.autocast():
+        hidden = backbone.model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        logits = backbone.model.get_output_embeddings()(hidden[:, :-1][target[:, 1:]])
     return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][target[:, 1:]])

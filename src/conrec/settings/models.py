@@ -148,17 +148,30 @@ class GrpoConfig(Settings):
     group_size: Annotated[int, Field(ge=2)] = 16
     """G, rollouts per context."""
     batch_size: Positive = 32
-    """Contexts in a step."""
+    """Contexts in a step, over all processes."""
+    micro_batch_size: Positive | None = None
+    """Contexts that a process reads at a time; None: all of its share of a step. Smaller takes less memory and gives
+    the same results up to rounding."""
+    rollouts: Literal["sample", "gumbel"] = "sample"
+    """How the group is drawn: independently, or without replacement (Gumbel top-k, arXiv 1903.06059), so that its items
+    are distinct, each weighted by the policy's probability over the probability of being drawn."""
+    loss: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
+    """`grpo` (arXiv 2402.03300): advantages in standard deviations, symmetric clipping; `dr_grpo` (arXiv 2503.20783):
+    advantages not divided by the deviation; `dapo` (arXiv 2503.14476): clipping at `clip_high` above, and flat groups
+    leave the average instead of diluting it."""
     updates_per_rollout: Positive = 1
     """Gradient steps on each batch of rollouts; with more than one the ratio leaves 1 and clipping acts."""
     clip: Rate = 0.2
+    """Epsilon: how far the ratio of probabilities may leave 1 before it stops to count."""
+    clip_high: Rate = 0.28
+    """Epsilon above 1 in `dapo` (DAPO: 0.28); the other losses have `clip` on both sides."""
     learning_rate: Rate = 1e-4
     penalty: float = Field(default=0.5, ge=0)
     """Gamma, the weight of the similarity to future positives (paper: not published)."""
     std_floor: float = Field(default=0.05, ge=0)
-    """Advantages are divided by the standard deviation of their group, but by no less than this."""
+    """Advantages are divided by the standard deviation of their group, but by no less than this (not in `dr_grpo`)."""
     flat: float = Field(default=1e-4, ge=0)
-    """Groups whose rewards spread less than this carry no gradient."""
+    """Groups whose rewards spread less than this have no advantages; only KL pulls at them, and in `dapo` nothing."""
     clean: bool = True
     """Whether the model of a stage cleans the samples of the next one."""
     clean_similarity: float = 0.8

@@ -48,3 +48,6 @@ class RunConfig(Settings):
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; None: as many as the machine has. Results repeat to the byte for the same number."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Numbers in which the language model multiplies; weights, losses and log-probabilities are float32 in any case.
+    bfloat16 is for GPUs, where it takes less memory and time."""
