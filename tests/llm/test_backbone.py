@@ -30,14 +30,14 @@ def test_any_causal_language_model_by_folder(tmp_path, trie, nothing):
     llama = build_backbone(BackboneConfig(name=str(folder)), 8, [], [], seed=0)
     llama.model.eval()
     scores = every_score(llama, trie, PROMPTS, nothing).detach()
-    beams = beam_search(llama, PROMPTS, EligibleTrie(trie, nothing), k=10, width=10_000)
+    beams = beam_search(llama, PROMPTS, EligibleTrie(trie, nothing), k=10)
     items, found = beams.item, beams.score
     torch.testing.assert_close(found, scores.topk(10, 1).values, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found, scores.gather(1, items), atol=1e-5, rtol=1e-5)
     llama.save(tmp_path / "saved")
     again = load_backbone(tmp_path / "saved", 8)
     torch.testing.assert_close(
-        beam_search(again, PROMPTS, EligibleTrie(trie, nothing), k=10, width=10_000).score, found
+        beam_search(again, PROMPTS, EligibleTrie(trie, nothing), k=10).score, found
     )
 
 

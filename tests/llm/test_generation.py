@@ -35,16 +35,16 @@ def test_certified_lists_are_the_exhaustive_ranking(backbone, trie, blocked, k):
     scores = every_score(backbone, trie, PROMPTS, blocked)
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(3))
     for width in (1, None, 10_000):
-        assert_exact(beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), k, width, certified=True), scores, k)
+        assert_exact(beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), k, width), scores, k)
 
 
 @torch.no_grad()
 def test_the_certificate_reads_less_than_everything_and_plain_beams_say_what_they_proved(backbone, trie, nothing):
     scores = every_score(backbone, trie, PROMPTS, nothing)
-    exact = beam_search(backbone, PROMPTS, EligibleTrie(trie, nothing), 2, certified=True)
+    exact = beam_search(backbone, PROMPTS, EligibleTrie(trie, nothing), 2)
     prefixes = len({tuple(row) for row in trie.codes[:, :2].tolist()}) + len(set(trie.codes[:, 0].tolist()))
     assert (exact.nodes < prefixes).all()
-    plain = beam_search(backbone, PROMPTS, EligibleTrie(trie, nothing), 2, 2)
+    plain = beam_search(backbone, PROMPTS, EligibleTrie(trie, nothing), 2, 2, certified=False)
     assert (plain.nodes == 4).all()
     best = scores.topk(2, 1).values
     assert not plain.proved.all()
@@ -57,7 +57,7 @@ def test_a_prior_moves_the_ranking_and_the_list_stays_exact(backbone, trie, bloc
     prior = 3 * torch.randn(trie.n_items, generator=torch.Generator().manual_seed(0))
     scores = every_score(backbone, trie, PROMPTS, blocked) + prior
     live = LiveItems(trie, prior=prior)
-    assert_exact(beam_search(backbone, PROMPTS, EligibleTrie(live, blocked), 7, certified=True), scores, 7)
+    assert_exact(beam_search(backbone, PROMPTS, EligibleTrie(live, blocked), 7), scores, 7)
 
 
 @torch.no_grad()
@@ -65,14 +65,14 @@ def test_a_live_catalogue_is_the_trie_of_its_items(backbone, trie, blocked):
     kept = torch.arange(trie.n_items) % 3 != 0
     live = EligibleTrie(LiveItems(trie, kept), blocked)
     gone = [(~kept).nonzero()[:, 0].tolist() + row for row in blocked.tolist()]
-    assert_exact(beam_search(backbone, PROMPTS, live, 9, certified=True),
+    assert_exact(beam_search(backbone, PROMPTS, live, 9),
                  every_score(backbone, trie, PROMPTS, torch.tensor(gone)), 9)  # fmt: skip
 
 
 @torch.no_grad()
 def test_probabilities_over_the_whole_vocabulary(backbone, trie, nothing):
     """The score of an item is the model's own probability of its three tokens."""
-    beams = beam_search(backbone, PROMPTS, EligibleTrie(trie, nothing), 5, certified=True, normalise="vocabulary")
+    beams = beam_search(backbone, PROMPTS, EligibleTrie(trie, nothing), 5, normalise="vocabulary")
     offsets = torch.tensor(backbone.code_offset)
     scores = torch.zeros(3, trie.n_items)
     for row, prompt in enumerate(PROMPTS):
@@ -84,7 +84,7 @@ def test_probabilities_over_the_whole_vocabulary(backbone, trie, nothing):
 
 @torch.no_grad()
 def test_beam_of_one_is_greedy(backbone, trie, nothing):
-    items = beam_search(backbone, PROMPTS, EligibleTrie(trie, nothing), k=1, width=1).item
+    items = beam_search(backbone, PROMPTS, EligibleTrie(trie, nothing), k=1, width=1, certified=False).item
     for row, prompt in enumerate(PROMPTS):
         prefix: list[int] = []
         for level in range(3):
@@ -97,7 +97,7 @@ def test_beam_of_one_is_greedy(backbone, trie, nothing):
 
 @torch.no_grad()
 def test_narrow_beams_widen_until_enough_items_are_found(backbone, trie, blocked):
-    beams = beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), k=35, width=1)
+    beams = beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), k=35, width=1, certified=False)
     assert [(row >= 0).sum().item() for row in beams.item] == [10, 35, 35]
     scores = every_score(backbone, trie, PROMPTS, blocked)
     for row in range(3):

@@ -34,7 +34,7 @@ def build_items(
     codes, and so on until all items fit or the training items cannot start more.
 
     Files: ``embeddings.safetensors`` ("embedding" float32 [items, d]), ``rqvae.safetensors``,
-    ``semantic_ids.parquet``, ``rebuilt.safetensors`` ("rebuilt" float32 [items, d], see `ItemSpace`) and
+    ``semantic_ids.parquet``, ``trie.safetensors`` (of the resolved codes), ``rebuilt.safetensors`` ("rebuilt" float32 [items, d], see `ItemSpace`) and
     ``diagnostics.json`` (see `conrec.items.diagnostics.describe_items`; its "curve" is that of the training).
 
     Args:
@@ -72,6 +72,7 @@ def build_items(
         resolve_codebook_size,
         train_rqvae,
     )
+    from conrec.items.trie import Trie  # noqa: PLC0415
 
     device = config.run.device
     if device == "auto":
@@ -99,6 +100,7 @@ def build_items(
     ids = SemanticIds(codes, resolved, size)
     item_ids = prepared_items["item_id"].to_pylist()
     write_semantic_ids(folder / SEMANTIC_IDS_FILE, item_ids, ids)
+    Trie.from_codes(torch.from_numpy(resolved), size).save(folder / "trie.safetensors")
     rebuilt = unit_rows(_apart(model.rebuild, codes, train_items))
     write_tensors(folder / REBUILT, {"rebuilt": rebuilt})
     described = describe_items(ids, embeddings - model.mean.cpu().numpy(), rebuilt, train_items)

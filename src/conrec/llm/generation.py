@@ -51,24 +51,23 @@ def beam_search(
     k: int,
     width: int | None = None,
     *,
-    certified: bool = False,
+    certified: bool = True,
     normalise: Normalise = "allowed",
 ) -> Beams:
-    """The k most probable items: those that a beam finds, or, certified, the exact ones.
+    """The k most probable items: the exact ones, or those that a plain beam finds.
 
     Args:
         backbone: the model, in evaluation mode.
         prompts: B prompts of any lengths.
         trie: the eligible items of each.
         k: items per prompt; may exceed what is eligible.
-        width: prefixes kept after the first and after the second code; by default 2 k, or k where the search is
-            certified and widens by itself. Where the kept prefixes lead to fewer than min(k, eligible) items,
-            the next best are expanded too.
-        certified: go on until every list is proved. What that costs depends on how flat the model's
-            distributions are; `Beams.nodes` tells it.
+        width: prefixes read after the first and after the second code before anything is decided; by default k.
+            Where they lead to fewer than min(k, eligible) items, the next best are read too.
+        certified: go on until every list is proved. With trained models that costs little; the flatter the
+            model's distributions, the more of the catalogue has to be read (`Beams.nodes` tells).
         normalise: over what the probabilities sum to 1 at each step.
     """
-    limit = width or (k if certified else 2 * k)
+    limit = width or k
     search = _Search(backbone, TokenTree(backbone, prompts), trie, k, normalise)
     rows = torch.arange(trie.rows, device=backbone.device)  # the requests still at work
     result = search.found()

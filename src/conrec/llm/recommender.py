@@ -34,6 +34,7 @@ class GenerativeRecommender:
         trie: the catalogue.
         context: what of a history the prompts show.
         batch_size: prompts read at a time.
+        certified: whether the top K is proved exact, or what K plain beams find.
     """
 
     backbone: Backbone
@@ -41,6 +42,7 @@ class GenerativeRecommender:
     trie: Trie
     context: Context
     batch_size: int
+    certified: bool = True
 
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item."""
@@ -49,7 +51,7 @@ class GenerativeRecommender:
         for rows, prompts in self._batches(log, queries, "generating"):
             blocked = blocked_items(log, queries.user[rows], queries.timestamp[rows], history_eligible)
             trie = EligibleTrie(self.trie, blocked)
-            beams = beam_search(self.backbone, prompts, trie, k)
+            beams = beam_search(self.backbone, prompts, trie, k, certified=self.certified)
             items[rows], scores[rows] = beams.item.cpu().numpy(), beams.score.cpu().numpy()
         return Ranking(items, scores)
 
