@@ -40,7 +40,7 @@ class PeerError(ConrecError):
     """Another process of the run ended, and this one can only end too."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Processes:
     """This process among those that work on one run; by default it is alone, and everything below is trivial.
 
