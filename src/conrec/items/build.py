@@ -35,7 +35,8 @@ def build_items(
 
     Files: ``embeddings.safetensors`` ("embedding" float32 [items, d]), ``rqvae.safetensors``,
     ``semantic_ids.parquet``, ``trie.safetensors`` (of the resolved codes), ``rebuilt.safetensors`` ("rebuilt" float32
-    [items, d], see `ItemSpace`) and ``diagnostics.json`` (see `conrec.items.diagnostics.describe_items`; its "curve" is that of the training).
+    [items, d], see `ItemSpace`) and ``diagnostics.json`` (see `conrec.items.diagnostics.describe_items`; its "curve" is
+    that of the training).
 
     Args:
         prepared_items: the catalogue, `conrec.logs.schema.ITEMS`.
