@@ -17,6 +17,7 @@ from conrec.artefacts import disk_full, read_json
 from conrec.cli.data import data_app
 from conrec.cli.filtering import filter_app
 from conrec.cli.options import Overrides, RunFolder, config_of, out, parse_overrides, say
+from conrec.cli.predicting import predict
 from conrec.config import PRESETS, load_config
 from conrec.errors import ConrecError, MissingExtraError
 from conrec.tables import metrics_table, stage_table
@@ -31,6 +32,7 @@ app = typer.Typer(
     add_completion=False,
     suggest_commands=True,
 )
+app.command()(predict)
 app.add_typer(data_app, name="data")
 app.add_typer(filter_app, name="filter")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from conrec.cli.options import say
+from conrec.cli.options import config_of, say
 
 __all__ = ["filter_app"]
 
@@ -30,3 +30,16 @@ def filter_apply(
     for line in done.lines():
         say(line)
     say(f"written: {done.out_file}")
+
+
+@filter_app.command("store")
+def filter_store(
+    run_folder: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
+    folder: Annotated[Path, typer.Option("--predictions", help="Folder made by `conrec predict`, all shards there.")],
+) -> None:
+    """Put newly predicted sets in the place of those that the run's filter reads; its threshold stays."""
+    config = config_of(run_folder)
+    from conrec.predicting.store import store_of_shards  # noqa: PLC0415
+
+    meta = store_of_shards(run_folder, folder, config.prediction)
+    say(f"written: {run_folder / 'filter' / meta.model}, {meta.count:,} users, {meta.slots} items each")

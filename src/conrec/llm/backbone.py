@@ -23,6 +23,7 @@ from conrec.items.semantic_ids import LETTERS
 try:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import (
+        AutoConfig,
         AutoModelForCausalLM,
         AutoTokenizer,
         PreTrainedTokenizerFast,
@@ -35,7 +36,7 @@ except ImportError as error:  # the extra is not there
 
 transformers_logging.disable_progress_bar()  # a run has bars of its own
 
-__all__ = ["DISLIKED", "LIKED", "Backbone", "build_backbone", "load_backbone"]
+__all__ = ["DISLIKED", "LIKED", "Backbone", "build_backbone", "load_backbone", "load_tokens"]
 
 DISLIKED, LIKED = "<disliked>", "<liked>"
 END, PADDING = "<|end|>", "<|pad|>"
@@ -172,6 +173,14 @@ def load_backbone(folder: Path, codebook_size: int, device: torch.device | str =
     return _wrap(model.to(device), tokenizer, codebook_size, _token_names(codebook_size))
 
 
+def load_tokens(folder: Path, codebook_size: int) -> Backbone:
+    """The same without weights (they are on the device "meta"), for engines that hold the model themselves."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    return _wrap(model, tokenizer, codebook_size, _token_names(codebook_size))
+
+
 def _token_names(codebook_size: int) -> list[str]:
     return [DISLIKED, LIKED] + [f"<{letter}_{code}>" for letter in LETTERS for code in range(codebook_size)]
 
@@ -197,11 +206,14 @@ def _wrap(model: Any, tokenizer: Any, codebook_size: int, names: list[str]) -> B
                 where="backbone.name",
                 mend="Such models are not supported; take a Qwen, Llama or SmolLM model.",
             )
-    if getattr(model.config, "use_sliding_window", False) or (
-        getattr(model.config, "sliding_window", None) and not hasattr(model.config, "use_sliding_window")
+    kinds = set(getattr(model.config, "layer_types", None) or ())
+    if (
+        getattr(model.config, "use_sliding_window", False)
+        or (getattr(model.config, "sliding_window", None) and not hasattr(model.config, "use_sliding_window"))
+        or kinds - {"full_attention"}
     ):
         raise ConfigError(
-            "the model attends through a sliding window",
+            f"the model attends through a sliding window, or not at all ({', '.join(sorted(kinds)) or 'by its settings'})",
             where="backbone.name",
             mend="The token tree needs full attention; take a model without a sliding window.",
         )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from conrec.artefacts import hash_file
 from conrec.config import DataConfig
 from conrec.errors import ConfigError
 from conrec.logs.catalogue import clean_items
-from conrec.logs.counts import Counts
+from conrec.logs.counts import Counts, FileCounts
 from conrec.logs.files import TextFormat, column_names, read_raw
 from conrec.logs.sources.base import Description, Loaded, Source
 from conrec.logs.validation import clean_events, feedback_column, feedback_names
 
-__all__ = ["SOURCE", "files", "load"]
+__all__ = ["SOURCE", "files", "load", "read_events"]
 
 
 def load(config: DataConfig) -> Loaded:
@@ -32,14 +34,28 @@ def load(config: DataConfig) -> Loaded:
     raw_items = read_raw(items_path, items_text, wanted, "data.item_columns")
     items, item_counts = clean_items(raw_items, chosen, config)
 
-    events_text = _text(config, config.separator, config.header)
-    columns = feedback_column(config.columns, column_names(events_path, events_text, feedback_names(config.columns)))
-    values = (columns.rating, columns.event, columns.feedback, columns.reason)
-    needed = [columns.user_id, columns.item_id, columns.timestamp, *(one for one in values if one is not None)]
-    raw_events = read_raw(events_path, events_text, needed)
-    events, event_counts = clean_events(raw_events, columns, config, items)
+    events, event_counts = read_events(events_path, config, items)
     hashes = {path.name: hash_file(path) for path in (events_path, items_path)}
     return Loaded("table", events, items, Counts(event_counts, item_counts), hashes)
+
+
+def read_events(path: Path, config: DataConfig, items: pa.Table) -> tuple[pa.Table, FileCounts]:
+    """The events of a file, as ``config`` maps its columns, and their counts.
+
+    Args:
+        path: the file.
+        config: columns, rule to feedback, unit of time, separator.
+        items: clean items, schema ITEMS; an event of any other item is refused.
+
+    Raises:
+        ConfigError: the mapping or the rule to feedback is incomplete.
+        DataError: the file cannot be used as it is.
+    """
+    text = _text(config, config.separator, config.header)
+    columns = feedback_column(config.columns, column_names(path, text, feedback_names(config.columns)))
+    values = (columns.rating, columns.event, columns.feedback, columns.reason)
+    needed = [columns.user_id, columns.item_id, columns.timestamp, *(one for one in values if one is not None)]
+    return clean_events(read_raw(path, text, needed), columns, config, items)
 
 
 def files(config: DataConfig) -> list[Path]:

@@ -1,0 +1,73 @@
+"""The log that histories are read from: the run's own, and newer events where there are any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from conrec.arrays import Array
+from conrec.artefacts import read_parquet
+from conrec.config import DataConfig
+from conrec.logs.log import Log
+from conrec.logs.schema import EVENTS, ITEMS
+from conrec.logs.sources.table import read_events
+
+__all__ = ["Histories", "read_histories"]
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """A log over the run's catalogue.
+
+    Attributes:
+        log: all events; items in the order of the run's catalogue.
+        lines: for people, how many of the newer rows were kept and refused, and why; empty without a file.
+    """
+
+    log: Log
+    lines: tuple[str, ...] = ()
+
+
+def read_histories(run_folder: Path, events: Path | None, config: DataConfig) -> Histories:
+    """The run's events, and those of a newer file.
+
+    A file may hold new events alone or a whole export: an event of the file takes the place of the run's event of
+    the same user, item and second, and everything else is added. Events of items that the run does not know are
+    refused and counted: the model has no name for them.
+
+    Args:
+        run_folder: a run with ``data/events.parquet`` and ``data/items.parquet``.
+        events: newer events in any format of a `table` source; None for the run's own alone.
+        config: columns, rule to feedback, unit of time and separator of that file.
+
+    Raises:
+        ArtefactError: a file of the run is missing or damaged.
+        ConfigError: the mapping or the rule to feedback does not fit the file.
+        DataError: the file cannot be used as it is.
+    """
+    items = read_parquet(run_folder / "data" / "items.parquet", ITEMS)
+    old = read_parquet(run_folder / "data" / "events.parquet", EVENTS)
+    if events is None:
+        return Histories(Log.from_tables(old, items))
+    new, counts = read_events(events, config, items)
+    known = _known(old, new)
+    lines = counts.lines()
+    if known.any():
+        lines.append(f"  noted {int(known.sum()):,}: event of the run's log that is in this file again")
+    whole = pa.concat_tables([old.filter(pa.array(~known)), new.select(EVENTS.names).cast(EVENTS)])
+    return Histories(Log.from_tables(whole, items), tuple(lines))
+
+
+def _known(old: pa.Table, new: pa.Table) -> Array:
+    """Which events of ``old`` have user, item and second in common with one of ``new``, bool [old]."""
+    both = pa.concat_tables([old.select(EVENTS.names[:3]), new.select(EVENTS.names[:3])])
+    key = np.zeros(both.num_rows, dtype=np.int64)
+    for name in EVENTS.names[:3]:
+        # Numbered anew after each column, so that the products below never exceed the square of the rows.
+        encoded = both[name].combine_chunks().dictionary_encode()
+        mixed = key * len(encoded.dictionary) + encoded.indices.to_numpy().astype(np.int64)
+        key = np.unique(mixed, return_inverse=True)[1]
+    return np.isin(key[: old.num_rows], key[old.num_rows :])
