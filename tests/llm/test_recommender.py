@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from conrec.config import BackboneConfig, PromptConfig
+from conrec.items.eligible import LiveItems
 from conrec.items.trie import Trie
 from conrec.llm.backbone import build_backbone
 from conrec.llm.prompts import INSTRUCTIONS, PromptBuilder
@@ -49,6 +52,21 @@ class TestNegative(GenerativeConformance):
 
 class TestRecent(GenerativeConformance):
     context = "recent"
+
+
+def test_only_live_items_are_generated_and_priors_rank_them(log: Log) -> None:
+    model = TestBoth().fit(log, 0)
+    live = torch.arange(log.n_items) % 2 == 0
+    prior = torch.zeros(log.n_items)
+    prior[4] = 1000.0
+    pooled = replace(model, pool=LiveItems(model.trie, live, prior))
+    queries = Queries(np.arange(4, dtype=np.int32), np.full(4, 1 << 40))
+    ranking = pooled.predict(log, queries, 50, history_eligible=True)
+    for row in ranking.item:
+        assert row[0] == 4
+        assert set(row[row >= 0].tolist()) == set(range(0, log.n_items, 2))
+    candidates = np.tile(np.arange(6), (4, 1))
+    assert np.array_equal(pooled.score(log, queries, candidates), model.score(log, queries, candidates))
 
 
 def test_an_exhausted_catalogue_gives_no_answer() -> None:

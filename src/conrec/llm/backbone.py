@@ -213,7 +213,7 @@ def _wrap(model: Any, tokenizer: Any, codebook_size: int, names: list[str]) -> B
         or kinds - {"full_attention"}
     ):
         raise ConfigError(
-            f"the model attends through a sliding window, or not at all ({', '.join(sorted(kinds)) or 'by its settings'})",
+            f"the model attends through a sliding window, or not at all ({', '.join(sorted(kinds)) or 'its settings'})",
             where="backbone.name",
             mend="The token tree needs full attention; take a model without a sliding window.",
         )

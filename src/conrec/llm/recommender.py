@@ -10,7 +10,7 @@ import torch
 
 from conrec.arrays import Array
 from conrec.config import Context
-from conrec.items.eligible import EligibleTrie
+from conrec.items.eligible import EligibleTrie, LiveItems
 from conrec.items.trie import Trie
 from conrec.llm.backbone import Backbone
 from conrec.llm.curriculum import blocked_items
@@ -35,6 +35,7 @@ class GenerativeRecommender:
         context: what of a history the prompts show.
         batch_size: prompts read at a time.
         certified: whether the top K is proved exact, or what K plain beams find.
+        pool: restricts what is generated to live items, and may give them priors; candidates are scored without it.
     """
 
     backbone: Backbone
@@ -43,6 +44,7 @@ class GenerativeRecommender:
     context: Context
     batch_size: int
     certified: bool = True
+    pool: LiveItems | None = None
 
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item."""
@@ -50,7 +52,7 @@ class GenerativeRecommender:
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         for rows, prompts in self._batches(log, queries, "generating"):
             blocked = blocked_items(log, queries.user[rows], queries.timestamp[rows], history_eligible)
-            trie = EligibleTrie(self.trie, blocked)
+            trie = EligibleTrie(self.pool or self.trie, blocked)
             beams = beam_search(self.backbone, prompts, trie, k, certified=self.certified)
             items[rows], scores[rows] = beams.item.cpu().numpy(), beams.score.cpu().numpy()
         return Ranking(items, scores)
