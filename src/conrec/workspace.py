@@ -36,6 +36,7 @@ __all__ = ["DATA_FILES", "DATA_INPUTS", "ITEM_INPUTS", "WITHOUT_WEIGHTS", "Works
 DATA_FILES = ("events.parquet", "items.parquet", "anchors.parquet", "periods.json", "counts.json", "swing.parquet")
 DATA_INPUTS = tuple(f"data/{name}" for name in DATA_FILES if name != "counts.json")
 ITEM_INPUTS = ("items/semantic_ids.parquet", "items/rebuilt.safetensors")
+TRIE = "items/trie.safetensors"
 WITHOUT_WEIGHTS = ("most-disliked", "live-popularity")
 """Rows that are counted anew from the log whenever they are asked."""
 VALIDATION_ANCHORS = 500
@@ -93,8 +94,7 @@ class Workspace:
     @cached_property
     def trie(self) -> Trie:
         """All semantic IDs."""
-        codes = torch.from_numpy(self.items.semantic_ids.resolved.astype(np.int64))
-        return Trie.from_codes(codes, self.items.codebook_size).to(device_of(self.config))
+        return Trie.load(self.folder / TRIE, self.items.semantic_ids.resolved, device_of(self.config))
 
     @cached_property
     def rebuilt(self) -> torch.Tensor:
@@ -138,7 +138,8 @@ class Workspace:
     def generative(self, backbone: Backbone, context: Context) -> GenerativeRecommender:
         """A backbone as a recommender."""
         size = self.config.prediction.batch_size
-        return GenerativeRecommender(backbone, self.prompts(backbone), self.trie, context, size)
+        exact = self.config.prediction.certified
+        return GenerativeRecommender(backbone, self.prompts(backbone), self.trie, context, size, exact)
 
     def validation_fhr(self, backbone: Backbone, context: Context) -> float:
         """FHR@20 on the validation anchors."""

@@ -22,6 +22,9 @@ class PredictionConfig(Settings):
     context: Context = "both"
     """What a prompt of a CoNRec row shows at prediction, the same for all of its stages (LC-Rec: as it was trained)."""
     batch_size: Positive = 32
+    certified: bool = True
+    """Whether the language model's top K is searched until it is proved exact; false: what K plain beams find. With
+    trained models the proof costs little; a flat model over a large catalogue may have to read most of it."""
 
 
 class EvaluationConfig(Settings):
