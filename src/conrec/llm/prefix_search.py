@@ -29,7 +29,7 @@ class PrefixEngine(Protocol):
 
     def log_probabilities(
         self, prefixes: Sequence[Sequence[int]], allowed: Sequence[Sequence[int]]
-    ) -> Sequence[Float[Array, " tokens"]]:
+    ) -> Sequence[Float[Array, " _"]]:
         """Log-probability of each allowed token after each prefix, over the allowed tokens.
 
         Args:

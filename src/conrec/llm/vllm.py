@@ -82,7 +82,7 @@ class VllmEngine:
 
     def log_probabilities(
         self, prefixes: Sequence[Sequence[int]], allowed: Sequence[Sequence[int]]
-    ) -> list[Float[Array, " tokens"]]:
+    ) -> list[Float[Array, " _"]]:
         """Log-probability of each allowed token after each prefix, over the allowed tokens, float64.
 
         Args:
@@ -130,7 +130,7 @@ def _values(output: Any, tokens: list[int]) -> Float[Array, " tokens"]:
     return values
 
 
-def _joined(parts: list[Float[Array, " tokens"]]) -> Float[Array, " tokens"]:
+def _joined(parts: list[Float[Array, " _"]]) -> Float[Array, " tokens"]:
     """Log-probabilities over all tokens, from those over each chunk, whose first token is the same."""
     if len(parts) == 1:
         return parts[0]
