@@ -216,7 +216,8 @@ class Chain:
 
 
 ITEM_FILES = (
-    "embeddings.safetensors", "rqvae.safetensors", "semantic_ids.parquet", "trie.safetensors", "rebuilt.safetensors", "diagnostics.json",
+    "embeddings.safetensors", "rqvae.safetensors", "semantic_ids.parquet", "trie.safetensors", "rebuilt.safetensors",
+    "diagnostics.json",
 )  # fmt: skip
 LANGUAGE = ("backbone", "prompts", "protocol", "prediction")
 """Sections that every stage of the language model depends on."""

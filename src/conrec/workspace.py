@@ -138,8 +138,8 @@ class Workspace:
     def generative(self, backbone: Backbone, context: Context) -> GenerativeRecommender:
         """A backbone as a recommender."""
         size = self.config.prediction.batch_size
-        exact = self.config.prediction.certified
-        return GenerativeRecommender(backbone, self.prompts(backbone), self.trie, context, size, exact)
+        exact, budget = self.config.prediction.certified, self.config.prediction.node_budget
+        return GenerativeRecommender(backbone, self.prompts(backbone), self.trie, context, size, exact, budget)
 
     def validation_fhr(self, backbone: Backbone, context: Context) -> float:
         """FHR@20 on the validation anchors."""

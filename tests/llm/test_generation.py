@@ -153,3 +153,13 @@ def test_a_request_without_eligible_items_gets_an_empty_list(backbone, trie, not
         beams = beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), 4, certified=certified)
         assert [(row >= 0).sum().item() for row in beams.item] == [4, 0, 4]
         assert beams.score[1].isneginf().all()
+
+
+def test_a_budget_ends_the_proof_and_not_the_list(backbone, trie, blocked):
+    for k in (2, 35):
+        short = beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), k, 2, budget=1)
+        plain = beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), k, 2, certified=False)
+        assert torch.equal(short.item, plain.item)
+        assert torch.equal(short.proved, plain.proved)
+    assert not beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), 2, 2, budget=1).proved.all()
+    assert beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), 2, 2, budget=1000).proved.all()

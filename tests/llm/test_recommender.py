@@ -69,6 +69,17 @@ def test_only_live_items_are_generated_and_priors_rank_them(log: Log) -> None:
     assert np.array_equal(pooled.score(log, queries, candidates), model.score(log, queries, candidates))
 
 
+def test_lists_without_proof_are_counted(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
+    model = TestBoth().fit(log, 0)
+    queries = Queries(np.arange(4, dtype=np.int32), np.full(4, 1 << 40))
+    replace(model, budget=1).predict(log, queries, 1, history_eligible=True)
+    assert "of 4 lists are not proved exact: prediction.node_budget (1 prefixes)" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    model.predict(log, queries, 3, history_eligible=True)
+    assert "not proved" not in capsys.readouterr().err
+
+
 def test_an_exhausted_catalogue_gives_no_answer() -> None:
     log = Log.from_columns(("u",), ("a", "b"), np.zeros(2, int), np.array([0, 1]), np.array([1, 2]), np.array([-1, 1]))
     model = TestBoth().fit(log, 9)

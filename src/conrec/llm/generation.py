@@ -52,6 +52,7 @@ def beam_search(
     width: int | None = None,
     *,
     certified: bool = True,
+    budget: int | None = None,
     normalise: Normalise = "allowed",
 ) -> Beams:
     """The k most probable items: the exact ones, or those that a plain beam finds.
@@ -65,6 +66,7 @@ def beam_search(
             Where they lead to fewer than min(k, eligible) items, the next best are read too.
         certified: go on until every list is proved. With trained models that costs little; the flatter the
             model's distributions, the more of the catalogue has to be read (`Beams.nodes` tells).
+        budget: prefixes read for a prompt beyond which its list is left as it is, if need be unproved.
         normalise: over what the probabilities sum to 1 at each step.
     """
     limit = width or k
@@ -76,6 +78,8 @@ def beam_search(
         found = search.found()
         complete = (found.item >= 0).sum(1) >= search.trie.eligible_counts().clamp(max=k)
         done = found.proved if certified else found.proved | complete
+        if budget is not None:
+            done = done | (complete & (found.nodes >= budget))
         for name in ("item", "score", "proved", "nodes"):
             getattr(result, name)[rows] = getattr(found, name)
         if bool(done.all()):

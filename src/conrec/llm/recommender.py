@@ -18,7 +18,7 @@ from conrec.llm.generation import beam_search
 from conrec.llm.policy import log_probabilities
 from conrec.llm.prompts import PromptBuilder
 from conrec.logs.log import Log
-from conrec.progress import meter
+from conrec.progress import console, meter
 from conrec.recommender import Queries, Ranking
 
 __all__ = ["GenerativeRecommender"]
@@ -35,6 +35,7 @@ class GenerativeRecommender:
         context: what of a history the prompts show.
         batch_size: prompts read at a time.
         certified: whether the top K is proved exact, or what K plain beams find.
+        budget: prefixes that may be read for one prompt before the proof is given up.
         pool: restricts what is generated to live items, and may give them priors; candidates are scored without it.
     """
 
@@ -44,17 +45,25 @@ class GenerativeRecommender:
     context: Context
     batch_size: int
     certified: bool = True
+    budget: int | None = None
     pool: LiveItems | None = None
 
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item."""
         items = np.full((len(queries), k), -1, dtype=np.int32)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        unproved = 0
         for rows, prompts in self._batches(log, queries, "generating"):
             blocked = blocked_items(log, queries.user[rows], queries.timestamp[rows], history_eligible)
             trie = EligibleTrie(self.pool or self.trie, blocked)
-            beams = beam_search(self.backbone, prompts, trie, k, certified=self.certified)
+            beams = beam_search(self.backbone, prompts, trie, k, certified=self.certified, budget=self.budget)
+            unproved += int((~beams.proved).sum())
             items[rows], scores[rows] = beams.item.cpu().numpy(), beams.score.cpu().numpy()
+        if self.certified and unproved:
+            console.print(
+                f"        {unproved} of {len(queries)} lists are not proved exact: prediction.node_budget "
+                f"({self.budget} prefixes) was used up"
+            )
         return Ranking(items, scores)
 
     def score(self, log: Log, queries: Queries, candidates: Array) -> Array:

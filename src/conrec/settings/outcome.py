@@ -25,6 +25,9 @@ class PredictionConfig(Settings):
     certified: bool = True
     """Whether the language model's top K is searched until it is proved exact; false: what K plain beams find. With
     trained models the proof costs little; a flat model over a large catalogue may have to read most of it."""
+    node_budget: Positive = 4096
+    """Prefixes that the search may read for one prompt before it gives up the proof; how many lists that left unproved
+    is printed."""
 
 
 class EvaluationConfig(Settings):
