@@ -1,4 +1,4 @@
-"""A small catalogue, a log and a model for the language-model tests."""
+"""The catalogue, log and model of the language-model tests as fixtures; `tests.llm.world` makes them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from conrec.config import BackboneConfig, PromptConfig
+from conrec.config import PromptConfig
 from conrec.items.trie import Trie
-from conrec.llm.backbone import Backbone, build_backbone
-from conrec.llm.curriculum import RewardSamples, Stage, draw_samples
-from conrec.llm.prompts import INSTRUCTIONS, PromptBuilder
-from conrec.llm.rewards import FutureReward
-from conrec.logs.anchors import build_anchors
+from conrec.llm.backbone import Backbone
+from conrec.llm.curriculum import RewardSamples, Stage
+from conrec.llm.prompts import PromptBuilder
 from conrec.logs.log import Log
-from conrec.protocol import DAY, Periods, periods_of
+from conrec.protocol import Periods
+from tests.llm import world
+from tests.llm.world import CODEBOOK, ITEMS, PROMPTS, TITLES
 
-CODEBOOK = 8
-ITEMS = 40
-PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16, 17]]
-TITLES = [f"Film {number} of the north ({1950 + number})" for number in range(ITEMS)]
+__all__ = ["CODEBOOK", "ITEMS", "PROMPTS", "TITLES"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,26 +26,17 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def codes() -> np.ndarray:
-    drawn = np.random.default_rng(3).permutation(CODEBOOK**3)[:ITEMS]
-    return np.stack([drawn // CODEBOOK**2, drawn // CODEBOOK % CODEBOOK, drawn % CODEBOOK], axis=1).astype(np.int32)
+    return world.codes()
 
 
 @pytest.fixture(scope="session")
-def trie(codes) -> Trie:
-    return Trie.from_codes(torch.from_numpy(codes.astype(np.int64)), CODEBOOK)
+def trie() -> Trie:
+    return world.trie()
 
 
 @pytest.fixture
 def backbone() -> Backbone:
-    config = BackboneConfig(hidden_size=32, layers=2, heads=4, key_value_heads=2, intermediate_size=64, vocabulary=320)
-    built = build_backbone(config, CODEBOOK, TITLES, INSTRUCTIONS, seed=1)
-    # Weights as after some training: the answers of a fresh model are nearly uniform.
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in built.model.parameters():
-            parameter.add_(0.15 * torch.randn(parameter.shape, generator=generator))
-    built.model.eval()
-    return built
+    return world.backbone()
 
 
 @pytest.fixture
@@ -58,15 +46,27 @@ def prompts(backbone, codes) -> PromptBuilder:
 
 @pytest.fixture(scope="session")
 def log() -> Log:
-    """Six users, 30 events each over 30 days, no two at the same second; user 5 dislikes nothing."""
-    rng = np.random.default_rng(0)
-    users = np.repeat(np.arange(6, dtype=np.int32), 30)
-    times = np.concatenate([np.sort(rng.permutation(30 * DAY)[:30]) for _ in range(6)]) + 1_000_000_000
-    items = np.concatenate([rng.permutation(ITEMS)[:30] for _ in range(6)]).astype(np.int32)
-    feedback = rng.choice(np.asarray([-1, 0, 1], dtype=np.int8), p=[0.35, 0.15, 0.5], size=180)
-    feedback[users == 5] = 1
-    names = tuple(f"u{number}" for number in range(6))
-    return Log.from_columns(names, tuple(f"i{number}" for number in range(ITEMS)), users, items, times, feedback)
+    return world.log()
+
+
+@pytest.fixture(scope="session")
+def rebuilt() -> torch.Tensor:
+    return world.rebuilt()
+
+
+@pytest.fixture(scope="session")
+def periods(log) -> Periods:
+    return world.periods(log)
+
+
+@pytest.fixture
+def stage(backbone) -> Stage:
+    return world.stage(backbone)
+
+
+@pytest.fixture
+def samples(stage) -> RewardSamples:
+    return world.samples(stage)
 
 
 @pytest.fixture
@@ -81,25 +81,3 @@ def blocked() -> torch.Tensor:
     drawn = torch.full((3, 30), -1)
     drawn[0], drawn[1, 0] = torch.arange(30), 3
     return drawn
-
-
-@pytest.fixture(scope="session")
-def rebuilt() -> torch.Tensor:
-    drawn = torch.randn(ITEMS, 6, generator=torch.Generator().manual_seed(0))
-    return torch.nn.functional.normalize(drawn, dim=1)
-
-
-@pytest.fixture(scope="session")
-def periods(log) -> Periods:
-    return periods_of(log.timestamp, 0.7, 0.85)
-
-
-@pytest.fixture
-def stage(log, prompts, trie, rebuilt) -> Stage:
-    return Stage(log, prompts, trie, FutureReward(rebuilt, 0.5), "both", history_eligible=False)
-
-
-@pytest.fixture
-def samples(log, periods, prompts) -> RewardSamples:
-    anchors = build_anchors(log, periods, 7 * DAY).of_split("train")
-    return draw_samples(anchors, lambda drawn: drawn.future_negatives, prompts, log, "both", 24, seed=0)

@@ -156,7 +156,7 @@ def clean(
             rows = own[begin : begin + batch_size]
             batch = samples.select(rows)
             prompts, trie = stage.inputs(batch, backbone.device)
-            items = beam_search(backbone, prompts, trie, CLEAN_BEAMS).item
+            items = beam_search(backbone, prompts, trie, CLEAN_BEAMS, certified=False).item
             near = stage.reward.nearest(items.clamp(min=0), list(batch.fps)) > similarity
             for row, beams, close in zip(rows.tolist(), items.cpu().numpy(), near.cpu().numpy(), strict=True):
                 offending = np.setdiff1d(beams[close & (beams >= 0)], samples.gts[row])
