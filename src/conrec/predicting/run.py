@@ -41,11 +41,10 @@ class PredictSummary:
 
     def lines(self) -> list[str]:
         """What was done, for a reader."""
-        rest = f", {self.missing} still missing" if self.missing else ""
-        done = (
-            f"{self.shards} shards of {self.users:,} questions: {self.before} finished before, {self.written} written"
-        )
-        return [done + rest, f"written: {self.folder}"]
+        shards = "1 shard" if self.shards == 1 else f"{self.shards} shards"
+        missing = f", {self.missing} still missing" if self.missing else ""
+        done = f"{self.users:,} questions in {shards}: {self.written} written, {self.before} finished before{missing}"
+        return [done, f"written: {self.folder}"]
 
 
 def predict_users(
