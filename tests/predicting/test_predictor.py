@@ -10,7 +10,8 @@ import pytest
 
 from conrec.errors import ArtefactError, ConfigError, DataError
 from conrec.logs.prepare import read_prepared
-from conrec.predicting.predictor import PREDICT_SETS, PredictJob, Predictor, predict_batches
+from conrec.predicting.plan import PREDICT_SETS
+from conrec.predicting.predictor import PredictJob, Predictor, predict_batches
 from conrec.recommender import Queries
 from conrec.workspace import Workspace
 

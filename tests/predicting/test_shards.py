@@ -19,9 +19,9 @@ import pytest
 
 from conrec.errors import ArtefactError, ConfigError
 from conrec.predicting import shards as shards_module
-from conrec.predicting.predictor import PREDICT_SETS, PredictJob, Predictor
+from conrec.predicting.plan import MANIFEST, PREDICT_SETS, Plan, read_plan, shard_name
+from conrec.predicting.predictor import PredictJob, Predictor
 from conrec.predicting.run import predict_users
-from conrec.predicting.shards import MANIFEST, Plan, read_plan, shard_name
 from conrec.predicting.users import all_users
 
 

@@ -19,24 +19,14 @@ from conrec.errors import ArtefactError, ConfigError, DataError, did_you_mean
 from conrec.filtering.catalogue import hash_semantic_ids
 from conrec.logs.log import Log
 from conrec.predicting.histories import Histories, read_histories
+from conrec.predicting.plan import PREDICT_SETS
 from conrec.predicting.users import end_of, has_history
 from conrec.recommender import Queries, Ranking
 from conrec.rows import REFERENCE, rows_of
 from conrec.workspace import WITHOUT_WEIGHTS, Workspace
 
-__all__ = ["BLOCK", "ENGINES", "PREDICT_SETS", "PredictJob", "Predictor", "predict_batches"]
+__all__ = ["BLOCK", "ENGINES", "PredictJob", "Predictor", "predict_batches"]
 
-PREDICT_SETS = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("timestamp", pa.int64()),
-        ("rank", pa.int32()),
-        ("item_id", pa.string()),
-        ("score", pa.float32()),
-        ("codes", pa.list_(pa.int32())),
-    ]
-)
-"""Columns of what comes out: rank from 1, and the resolved codes of the item's semantic ID."""
 ENGINES = ("transformers", "vllm")
 """What runs the language model: our own token tree, or vLLM (extra ``vllm``)."""
 BLOCK = 1024

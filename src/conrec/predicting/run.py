@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from conrec.errors import ConfigError
+from conrec.predicting.plan import Plan
 from conrec.predicting.predictor import PredictJob, Predictor
-from conrec.predicting.shards import Plan, write_shards
+from conrec.predicting.shards import write_shards
 from conrec.predicting.users import all_users, users_of_file
 from conrec.processes import Processes, joined
 from conrec.progress import console
@@ -72,7 +73,7 @@ def predict_users(
         asked = all_users(log, predictor.at) if users is None else users_of_file(users, log, job.at)
         for line in [*predictor.histories.lines, *asked.counts.lines()]:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        plan = Plan.of(folder, predictor, asked, shards)
+        plan = Plan.of(folder, predictor.made_from(), asked, shards)
         mine = _mine(plan, shard, processes)
         if processes.first:
             plan.claim()

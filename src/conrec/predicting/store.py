@@ -13,8 +13,7 @@ from conrec.errors import ArtefactError, ConfigError
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.store import StoreMeta, write_store
 from conrec.filtering.threshold import read_threshold
-from conrec.predicting.predictor import PREDICT_SETS
-from conrec.predicting.shards import Plan, read_plan
+from conrec.predicting.plan import PREDICT_SETS, Plan, read_plan
 from conrec.settings.outcome import PredictionConfig
 
 __all__ = ["store_of_shards"]
