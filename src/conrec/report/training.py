@@ -12,6 +12,7 @@ __all__ = ["training"]
 
 REWARD = "validation_reward"
 EXPLAINED = {
+    "flat_groups": "share of groups whose {group} rewards are all but equal, so that they have no advantages",
     "distinct_first_codes": "distinct first codes in a group of {group} rollouts, mean",
     "distinct_items": "distinct items in a group of {group} rollouts, mean; it falls where the policy collapses",
 }
