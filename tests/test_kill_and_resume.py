@@ -1,15 +1,18 @@
-"""A run that is killed in each of its stages and started again ends as one that was not."""
+"""A run that is killed in each of its stages and started again ends as one that was not, and so does a shared one."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 from conrec.config import load_config
 from conrec.logs.schema import ANCHORS, CANDIDATE_SCORES, EVENTS, ITEMS, PREDICTIONS, SEMANTIC_IDS
@@ -104,3 +107,46 @@ def test_metrics_recomputed_by_other_code_agree_to_six_digits(runs):
             assert found[name]["anchors"] == len(row)
             assert abs(found[name]["value"] - sum(row) / len(row)) < 5e-7, (model, name)
             assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+
+
+def test_two_processes_share_the_grpo_stages_and_end_as_one(runs, tmp_path):
+    """The stages before are found finished; the three of GRPO are learned together, and written once."""
+    plain = runs[0]
+    shared = tmp_path / "shared"
+    shutil.copytree(plain, shared)
+    names = ("conrec-grpo-1", "conrec-grpo-2", "conrec")
+    for name in names:
+        (shared / "models" / f"{name}.train.json").unlink()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "conrec", "run"]
+    done = subprocess.run(
+        [*command, str(plain.parent / "run.toml"), "--out", str(shared)],
+        capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("train conrec-sft") == 1  # only the first process speaks
+    assert "finished before" in next(line for line in done.stderr.splitlines() if "train conrec-sft" in line)
+    assert done.stdout.count("report: ") == 1
+    assert not [path for path in shared.rglob(".*") if path.name != ".lock"]
+    assert json.loads((shared / "environment.json").read_text())["processes"] == 2
+    before = weights(plain / "models" / "conrec-sft")
+    for name in names:
+        one, two = weights(plain / "models" / name), weights(shared / "models" / name)
+        moved = sum(float(((one[key] - before[key]) ** 2).sum()) for key in one)
+        apart = sum(float(((one[key] - two[key]) ** 2).sum()) for key in one)
+        assert apart < 1e-6 * moved  # squares: 0.1 % of the way, rounding of float32 through AdamW
+        curves = [json.loads((run / "models" / name / "curve.json").read_text()) for run in (plain, shared)]
+        assert curves[0].keys() == curves[1].keys()
+        for series, points in curves[0].items():
+            for (step, value), (same, other) in zip(points, curves[1][series], strict=True):
+                assert step == same
+                assert other == pytest.approx(value, rel=1e-3, abs=1e-5), (name, series)
+    for path in sorted((plain / "predictions").glob("*.parquet")):
+        one, two = (pq.read_table(run / "predictions" / path.name) for run in (plain, shared))
+        same = np.asarray(one["item_id"]) == np.asarray(two["item_id"])
+        assert same.mean() > 0.999, path.name
+        np.testing.assert_allclose(one["score"], two["score"], atol=1e-4)
+
+
+def weights(model: Path) -> dict[str, np.ndarray]:
+    """The tensors of a trained model."""
+    return load_file(model / "model" / "model.safetensors")
