@@ -145,7 +145,7 @@ class Ours:
     @torch.no_grad()
     def rollouts(self) -> Rollouts:
         """What the next step will draw."""
-        prompts, trie = self.stage.inputs(self.samples, self.policy.device)
+        prompts, trie = self.stage.inputs(self.samples)
         replacement = self.config.rollouts == "sample"
         with self.policy.autocast():
             return sample(self.policy, prompts, trie, self.task.group, self.seeds(), replacement=replacement)

@@ -1,0 +1,214 @@
+"""The trie of a million semantic IDs: what it takes to build, to hold and to ask, against a dictionary of prefixes.
+
+Claims: `bytes_per_item` and `mask_share_of_step`, the time of all look-ups and masking by the time of the decode steps
+that they are part of. Configuration: a million clustered semantic IDs over 3 x 8192 codes; Qwen3 of hidden 256 and 4
+layers, 32 prompts of 240 tokens, 20 beams.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.catalogue import draw_codes
+from common.harness import Report, arguments, machine, take_turns
+from common.memory import Peak, alone
+from common.models import Sizes, qwen3, random_prompts
+from common.peers import PrefixDictionary
+from conrec.items.eligible import EligibleTrie, LiveItems
+from conrec.items.trie import Trie
+from conrec.llm.backbone import Backbone
+from conrec.llm.policy import FEW, next_codes
+from conrec.llm.tree import TokenTree
+
+PARTS = ("main", "uniform", "dictionary")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A catalogue, and the batch whose decode steps are timed."""
+
+    items: int = 1_000_000
+    codebook: int = 8192
+    clustered: bool = True
+    batch: int = 32
+    prompt: int = 240
+    beams: int = 20
+    turns: int = 5
+
+
+class Step:
+    """One decode step of a beam search: the beams are read, what may follow is scored, and the best are kept.
+
+    Args:
+        backbone: the model.
+        tree: with all nodes before those of this step.
+        trie: what is allowed.
+        tokens: of each beam, int64 [B, K].
+        parents: node of each beam's prefix that is one code shorter.
+        state: where each beam stands in the trie.
+        level: of the codes that follow.
+    """
+
+    def __init__(
+        self, backbone: Backbone, tree: TokenTree, trie: EligibleTrie, tokens: Tensor, parents: Tensor, state: Tensor,
+        level: int,
+    ) -> None:  # fmt: skip
+        self.backbone, self.tree, self.trie = backbone, tree, trie
+        self.tokens, self.parents, self.state, self.level = tokens, parents, state, level
+        self.logits = backbone.head(self._read(), level).float()
+
+    def _read(self, keep: bool = False) -> Tensor:
+        return self.tree.extend((self.tokens, self.parents), keep=keep)
+
+    @torch.no_grad()
+    def whole(self, keep: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """The step; returns code, parent beam and state of the beams that are kept, [B, K] each."""
+        following = next_codes(self.backbone, self._read(keep), self.trie, self.state, self.level)
+        width = following.code.shape[-1]
+        best = following.log_probability.flatten(1).topk(self.tokens.shape[1], dim=1).indices
+        return following.code.flatten(1).gather(1, best), best // width, following.state.flatten(1).gather(1, best)
+
+    @torch.no_grad()
+    def lookups(self) -> Tensor:
+        """All that the trie adds to it: the children, their logits picked out, and what is unused masked twice."""
+        children = self.trie.children(self.state, self.level)
+        width = children.code.shape[-1]
+        # Where few codes may follow, the step multiplies only their rows and picks nothing out.
+        few = width * FEW <= self.backbone.codebook_size
+        logits = self.logits[..., :width] if few else self.logits.gather(-1, children.code)
+        logits.masked_fill(~children.allowed, -torch.inf)
+        return logits.masked_fill(~children.allowed, -torch.inf)
+
+
+def measure(report: Report, setting: Setting, name: str, device: str, dtype: torch.dtype) -> None:
+    """Build, hold and ask."""
+    suffix = f"/{name}" if name else ""
+    kind = "clustered" if setting.clustered else "uniform"
+    report.heading(f"{name or 'main'}: {setting.items:,} {kind} items over 3 x {setting.codebook}")
+    codes = draw_codes(setting.items, setting.codebook, seed=0, clustered=setting.clustered)
+    builds = take_turns({"build": lambda: Trie.from_codes(codes, setting.codebook)}, 3)
+    trie = Trie.from_codes(codes, setting.codebook)
+    report.claim(f"bytes_per_item{suffix}", trie.nbytes / setting.items, at_most=100)
+    report.figure(f"build_seconds{suffix}", builds.spread("build"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "trie.safetensors"
+        saved = take_turns({"save": lambda: trie.save(file), "load": lambda: Trie.load(file, trie.codes.numpy())}, 3)
+        report.figure(f"file_bytes_per_item{suffix}", file.stat().st_size / setting.items)
+        report.figure(f"save_seconds{suffix}", saved.spread("save"))
+        report.figure(f"load_seconds{suffix}", saved.spread("load"))
+
+    steps = _steps(trie.to(device), setting, device, dtype)
+    things: dict[str, Callable[[], Any]] = {}
+    for step in steps:
+        things[f"step_{step.level}"] = step.whole
+        things[f"lookups_{step.level}"] = step.lookups
+    turns = take_turns(things, setting.turns, calls=dict.fromkeys(things, 5), device=device)
+    seconds = {one: turns.spread(one).median for one in things}
+    asked = sum(seconds[f"lookups_{step.level}"] for step in steps)
+    report.claim(
+        f"mask_share_of_step{suffix}", asked / sum(seconds[f"step_{step.level}"] for step in steps), at_most=0.05
+    )
+    for step in steps:
+        children = step.trie.children(step.state, step.level)
+        report.figure(f"widest_fan_out_after_{step.level}_codes{suffix}", children.code.shape[-1])
+        report.figure(
+            f"mask_share_after_{step.level}_codes{suffix}", turns.ratio(f"lookups_{step.level}", f"step_{step.level}")
+        )
+        report.figure(f"seconds_of_step_after_{step.level}_codes{suffix}", turns.spread(f"step_{step.level}"))
+        report.figure(f"seconds_of_lookups_after_{step.level}_codes{suffix}", turns.spread(f"lookups_{step.level}"))
+    if not name:
+        report.runs = setting.turns
+        _dictionary_lookups(report, steps[0], codes, setting, seconds["lookups_1"])
+
+
+@torch.no_grad()
+def _steps(trie: Trie, setting: Setting, device: str, dtype: torch.dtype) -> list[Step]:
+    """The two decode steps of a search, after the first and after the second code."""
+    backbone = qwen3(Sizes(codebook=setting.codebook), device=device, dtype=dtype)
+    eligible = EligibleTrie(LiveItems(trie), torch.full((setting.batch, 1), -1, dtype=torch.int64))
+    prompts = random_prompts(backbone, setting.batch, setting.prompt, seed=1).tolist()
+
+    def step(tree: TokenTree, code: Tensor, parents: Tensor, state: Tensor, level: int) -> Step:
+        return Step(backbone, tree, eligible, code + backbone.code_offset[level - 1], parents, state, level)
+
+    def first() -> tuple[TokenTree, Step]:
+        tree = TokenTree(backbone, prompts)
+        root = next_codes(backbone, tree.root[:, None], eligible, eligible.root(), 0)
+        best = root.log_probability.flatten(1).topk(setting.beams, dim=1).indices
+        code, state = (one.flatten(1).gather(1, best) for one in (root.code, root.state))
+        return tree, step(tree, code, torch.full_like(code, -1), state, 1)
+
+    # The two steps run in turns, so that each has a tree of its own; that of the second holds the first one's nodes.
+    _, one = first()
+    tree, begun = first()
+    code, beam, state = begun.whole(keep=True)
+    return [one, step(tree, code, beam, state, 2)]
+
+
+def _dictionary_lookups(report: Report, step: Step, codes: Tensor, setting: Setting, ours: float) -> None:
+    """The same question to a dictionary, as `prefix_allowed_tokens_fn` asks it: once a beam."""
+    offsets = step.backbone.code_offset
+    begin = time.perf_counter()
+    dictionary = PrefixDictionary(codes, offsets)
+    report.figure("build_seconds_dictionary", time.perf_counter() - begin)
+    beams = step.tokens.flatten().tolist()
+    scores = torch.randn(len(beams), offsets[-1] + setting.codebook, device=step.tokens.device)
+
+    def ask() -> Tensor:
+        mask = torch.full_like(scores, -torch.inf)
+        for row, token in enumerate(beams):
+            mask[row, dictionary.following[(token,)]] = 0
+        return scores + mask
+
+    asked = take_turns({"dictionary": ask, "ours": step.lookups}, setting.turns, calls={"ours": 5})
+    report.figure("seconds_of_dictionary_lookups_after_1_codes", asked.spread("dictionary"))
+    report.figure("dictionary_over_trie_lookup_time", asked.ratio("dictionary", "ours"))
+
+
+def resident_bytes(threads: int, kind: str, setting: Setting) -> float:
+    """Bytes an item by which a process grows as it builds one of the two."""
+    torch.set_num_threads(threads)
+    codes = draw_codes(setting.items, setting.codebook, seed=0, clustered=setting.clustered)
+    peak = Peak("cpu")
+    if kind == "trie":
+        kept: object = Trie.from_codes(codes, setting.codebook)
+    else:
+        kept = PrefixDictionary(codes, (0, setting.codebook, 2 * setting.codebook))
+    grown = peak.mebibytes() * 2**20 / setting.items
+    del kept
+    return grown
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    given = arguments(__doc__, PARTS)
+    report = Report("trie", given.quick)
+    described = machine(given.device)
+    setting = Setting()
+    if given.quick:
+        setting = replace(setting, items=100_000, turns=2)
+        report.note("quick: 100,000 items")
+    if given.wants("main"):
+        measure(report, setting, "", given.device, given.dtype)
+    if given.wants("uniform"):
+        measure(report, replace(setting, clustered=False), "uniform", given.device, given.dtype)
+    if given.wants("dictionary"):
+        report.heading("memory that a process grows by at most while it builds, bytes an item")
+        try:
+            for kind in ("trie", "dictionary"):
+                report.figure(f"peak_bytes_per_item_{kind}", alone(resident_bytes, kind, setting))
+        except OSError as error:
+            report.note(f"memory is left out: {error}")
+    report.finish(described, given.json)
+
+
+if __name__ == "__main__":
+    main()
