@@ -9,6 +9,7 @@ import pytest
 from conrec.artefacts import read_json
 from conrec.errors import ArtefactError, RunLockedError
 from conrec.pipeline import Pipeline, Stage, locked, replacing_folder
+from conrec.processes import Processes
 
 
 @pytest.fixture
@@ -81,6 +82,29 @@ def test_a_stage_that_does_not_write_what_it_promises_is_not_finished(tmp_path):
     with pytest.raises(ArtefactError, match=r"c\.txt: the stage 'lazy' did not write it"):
         Pipeline(tmp_path).run([Stage("lazy", "c.manifest.json", (), ("c.txt",), None, lambda: None)])
     assert not (tmp_path / "c.manifest.json").exists()
+
+
+class Told(Processes):
+    """The second of two processes, which is told whether a shared stage has to be done."""
+
+    def __init__(self, words):
+        super().__init__(rank=1, world=2)
+        self.words = list(words)
+
+    def decide(self, value=None):
+        assert value is None
+        return self.words.pop(0)
+
+
+@pytest.mark.parametrize(("word", "done"), [(True, ["help"]), (False, [])])
+def test_another_process_helps_in_shared_stages_alone_and_writes_nothing(tmp_path, calls, word, done):
+    first, second = stages(tmp_path, calls)
+    shared = Stage("share", "c.manifest.json", (), ("c",), None, lambda: calls.append("help"), shared=True)
+    told = Told([word])
+    Pipeline(tmp_path, told).run([first, shared, second])
+    assert calls == done
+    assert not told.words
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_process_works_in_a_run_and_clears_what_a_killed_one_left(tmp_path):

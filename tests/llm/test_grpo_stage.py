@@ -65,7 +65,7 @@ def step(backbone, reference, stage, samples, config, kl_weight=0.3, learning_ra
 
 def plain_step(backbone, reference, stage, samples, config, kl_weight):
     """Loss of the step by the literal sums, its gradient by one row of the model a code."""
-    prompts, trie = stage.inputs(samples, backbone.device)
+    prompts, trie = stage.inputs(samples)
     seeds = rollout_seeds(11, "rollout", np.arange(len(samples)))
     with torch.no_grad():
         drawn = sample(backbone, prompts, trie, config.group_size, seeds, replacement=config.rollouts == "sample")
@@ -117,7 +117,7 @@ def test_the_fused_gradient_is_the_unfused_one(backbone, reference, stage, sampl
     """The rollout's own log-probabilities, and those of a second reading of what was drawn, have one gradient."""
     for one in (backbone, reference):
         one.model.double()
-    prompts, trie = stage.inputs(samples, backbone.device)
+    prompts, trie = stage.inputs(samples)
     seeds = rollout_seeds(3, "rollout", np.arange(len(samples)))
     weight = torch.randn(len(samples), 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for replacement in (True, False):
@@ -137,7 +137,7 @@ def test_drawing_everything_gives_the_exact_gradient(backbone, stage, samples):
     """With as many draws without replacement as there are items, the estimate is the gradient of the mean reward."""
     backbone.model.double()
     one = samples.select(np.arange(1))
-    prompts, trie = stage.inputs(one, backbone.device)
+    prompts, trie = stage.inputs(one)
     items = int(trie.eligible_counts()[0])
     config = GrpoConfig(loss="dr_grpo", rollouts="gumbel", group_size=items + 3, batch_size=1, flat=0.0)
     record = step(backbone, backbone.clone(), stage, one, config, kl_weight=0.0)
@@ -200,7 +200,7 @@ def test_a_step_of_flat_groups_leaves_the_policy_of_dapo(backbone, reference, st
 def test_half_precision_stays_near_and_leaves_the_weights_alone(backbone, reference, stage, samples):
     """Log-probabilities within 0.1 (rewards within 0.02) of float32, gradients within a fifth of their norm."""
     half = replace(backbone.clone(), precision="bfloat16")
-    prompts, trie = stage.inputs(samples, backbone.device)
+    prompts, trie = stage.inputs(samples)
     drawn = sample(backbone, prompts, trie, 8, rollout_seeds(0, "rollout", np.arange(len(samples))))
     found = log_probabilities(half, prompts, trie, drawn.codes)
     assert found.dtype == torch.float32

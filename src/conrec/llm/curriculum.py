@@ -112,8 +112,8 @@ class Stage:
     context: Context
     history_eligible: bool
 
-    def inputs(self, samples: RewardSamples, device: torch.device) -> tuple[list[list[int]], EligibleTrie]:
-        """Prompts of the samples, and what each may return."""
+    def inputs(self, samples: RewardSamples) -> tuple[list[list[int]], EligibleTrie]:
+        """Prompts of the samples, and what each may return, on the device of the trie."""
         prompts = [
             self.prompts.next_negative(self.log, user, timestamp, self.context)
             for user, timestamp in zip(samples.user.tolist(), samples.timestamp.tolist(), strict=True)
@@ -155,7 +155,7 @@ def clean(
         for begin in range(0, len(own), batch_size):
             rows = own[begin : begin + batch_size]
             batch = samples.select(rows)
-            prompts, trie = stage.inputs(batch, backbone.device)
+            prompts, trie = stage.inputs(batch)
             items = beam_search(backbone, prompts, trie, CLEAN_BEAMS, certified=False).item
             near = stage.reward.nearest(items.clamp(min=0), list(batch.fps)) > similarity
             for row, beams, close in zip(rows.tolist(), items.cpu().numpy(), near.cpu().numpy(), strict=True):

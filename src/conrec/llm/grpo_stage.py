@@ -152,7 +152,7 @@ def _draw(
     config: GrpoConfig,
 ) -> tuple[Float[Tensor, "B G 3"], _Drawn]:
     """The policy's log-probabilities of its rollouts, with gradient, and what they are judged by."""
-    prompts, trie = stage.inputs(samples, backbone.device)
+    prompts, trie = stage.inputs(samples)
     with backbone.autocast():
         fresh = sample(backbone, prompts, trie, config.group_size, seeds, replacement=config.rollouts == "sample")
     policy = fresh.log_probability
@@ -204,7 +204,7 @@ def mean_reward(
     for begin in range(0, len(own), size):
         rows = own[begin : begin + size]
         batch = samples.select(rows)
-        prompts, trie = stage.inputs(batch, backbone.device)
+        prompts, trie = stage.inputs(batch)
         with backbone.autocast():
             items = sample(backbone, prompts, trie, config.group_size, rollout_seeds(seed, "rollout", rows)).item
         rewards[rows] = stage.reward(items, list(batch.gts), list(batch.fps)).double().mean(1)
