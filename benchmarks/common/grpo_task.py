@@ -99,7 +99,7 @@ class _GivenPrompts(Stage):
 
     token_ids: list[list[int]] = field(default_factory=list)
 
-    def inputs(self, samples: RewardSamples, device: torch.device) -> tuple[list[list[int]], EligibleTrie]:
+    def inputs(self, samples: RewardSamples) -> tuple[list[list[int]], EligibleTrie]:
         """The prompts as they are."""
         prompts = [self.token_ids[number] for number in samples.user.tolist()]
         return prompts, EligibleTrie(self.trie, torch.full((len(prompts), 1), -1, dtype=torch.int64))
