@@ -7,7 +7,7 @@ as soon as no prefix left unexpanded scores above its last item; until then, jus
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,10 +108,14 @@ class _Pool:
     state: Int64[Tensor, "B P"]
     parent: Int64[Tensor, "B P"]
 
-    def add(self, more: _Pool) -> None:
-        """Put further prefixes behind those here."""
-        for name in ("score", "bound", "code", "state", "parent"):
-            setattr(self, name, torch.cat([getattr(self, name), getattr(more, name)], dim=1))
+    def map(self, change: Callable[[Tensor], Tensor]) -> _Pool:
+        """The same change made to everything."""
+        return _Pool(change(self.score), change(self.bound), change(self.code), change(self.state), change(self.parent))
+
+    def joined(self, more: _Pool) -> _Pool:
+        """These prefixes and further ones behind them."""
+        pairs = ((getattr(self, name), getattr(more, name)) for name in self.__dataclass_fields__)
+        return _Pool(*(torch.cat(pair, dim=1) for pair in pairs))
 
     def best(self, above: Float[Tensor, " B"], limit: int) -> _Pool | None:
         """Take out the prefixes with the highest bounds above a row's threshold, at most ``limit`` a row."""
@@ -119,18 +123,12 @@ class _Pool:
         if wanted == 0:
             return None
         bound, place = self.bound.topk(min(limit, wanted), dim=1)
-        bound = bound.masked_fill(bound <= above[:, None], -torch.inf)
-        used = ~bound.isneginf()
-        self.bound = self.bound.scatter(1, place, self.bound.gather(1, place).masked_fill(used, -torch.inf))
-        state = self.state.gather(1, place).masked_fill(~used, -1)
-        return _Pool(
-            self.score.gather(1, place), bound, self.code.gather(1, place), state, self.parent.gather(1, place)
-        )
-
-    def select(self, rows: Int64[Tensor, " n"]) -> None:
-        """Keep some of the rows."""
-        for name in ("score", "bound", "code", "state", "parent"):
-            setattr(self, name, getattr(self, name)[rows])
+        used = bound > above[:, None]
+        self.bound = self.bound.scatter(1, place, bound.masked_fill(used, -torch.inf))
+        taken = self.map(lambda one: one.gather(1, place))
+        taken.bound = bound.masked_fill(~used, -torch.inf)
+        taken.state = taken.state.masked_fill(~used, -1)
+        return taken
 
 
 class _Search:
@@ -142,14 +140,11 @@ class _Search:
     def __init__(self, backbone: Backbone, tree: TokenTree, trie: EligibleTrie, k: int, normalise: Normalise) -> None:
         self.backbone, self.tree, self.trie, self.k, self.normalise = backbone, tree, trie, k, normalise
         device, rows = tree.root.device, trie.rows
-        self._pools = [
-            self._below(tree.root[:, None], trie.root(), torch.zeros(rows, 1, device=device), -1, 0),
-            _Pool(
-                *(torch.zeros(rows, 0, dtype=kind, device=device) for kind in [torch.float32] * 2 + [torch.int64] * 3)
-            ),
-        ]
+        root = torch.zeros(rows, 1, dtype=tree.root.dtype, device=device)
+        first = self._below(tree.root[:, None], trie.root(), root, -1, 0)
+        self._pools = [first, first.map(lambda one: one[:, :0])]
         self._item = torch.full((rows, k), -1, dtype=torch.int64, device=device)
-        self._score = torch.full((rows, k), -torch.inf, device=device)
+        self._score = torch.full((rows, k), -torch.inf, dtype=first.score.dtype, device=device)
         self._nodes = torch.zeros(rows, dtype=torch.int64, device=device)
         self._kept = 0  # nodes of the tree that may be parents
 
@@ -163,8 +158,7 @@ class _Search:
         """Go on with some of the requests."""
         self.tree.select(rows)
         self.trie = self.trie.select(rows)
-        for pool in self._pools:
-            pool.select(rows)
+        self._pools = [pool.map(lambda one: one[rows]) for pool in self._pools]
         self._item, self._score, self._nodes = self._item[rows], self._score[rows], self._nodes[rows]
 
     def expand(self, limit: int) -> None:
@@ -180,7 +174,7 @@ class _Search:
             below = self._below(hidden, best.state, best.score, self._kept if level == 0 else -1, level + 1)
             if level == 0:
                 self._kept += count
-                self._pools[1].add(below)
+                self._pools[1] = self._pools[1].joined(below)
             else:
                 score, place = torch.cat([self._score, below.bound], 1).topk(self.k, dim=1)
                 self._item, self._score = torch.cat([self._item, below.state], 1).gather(1, place), score
