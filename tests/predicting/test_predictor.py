@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from conrec.errors import ArtefactError, ConfigError, DataError
+from conrec.errors import ArtefactError, ConfigError, DataError, MissingExtraError
 from conrec.logs.prepare import read_prepared
 from conrec.predicting.plan import PREDICT_SETS
 from conrec.predicting.predictor import PredictJob, Predictor, predict_batches
@@ -135,6 +135,12 @@ def test_jobs_that_do_not_fit(run_folder, changes, said):
     with pytest.raises(ConfigError) as caught:
         Predictor(PredictJob(run_folder, **changes))
     assert said in str(caught.value)
+
+
+def test_vllm_that_is_not_there_is_said_before_any_work(run_folder, monkeypatch):
+    monkeypatch.setattr("conrec.predicting.predictor.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'conrec\[vllm\]'"):
+        Predictor(PredictJob(run_folder, engine="vllm"))
 
 
 def test_runs_that_are_not_there_or_not_trained(run_folder, tmp_path):

@@ -154,7 +154,7 @@ def test_a_shard_of_another_folder_is_refused(run_folder, whole, tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(run_folder, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(ArtefactError, match=r"holds 'mine\.txt' and no predict\.json"):
+    with pytest.raises(ArtefactError, match=r"holds 'mine\.txt', which belongs to no"):
         predict_users(job_of(run_folder), tmp_path)
     (tmp_path / "mine.txt").rename(tmp_path / MANIFEST)
     with pytest.raises(ArtefactError, match="cannot be read as JSON"):
@@ -162,6 +162,18 @@ def test_a_folder_of_something_else_is_left_alone(run_folder, tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps({"format": "other"}))
     with pytest.raises(ArtefactError, match="is not the plan of predict sets"):
         predict_users(job_of(run_folder), tmp_path)
+
+
+def test_a_plan_of_which_nothing_was_done_gives_way(run_folder, tmp_path):
+    """A command that failed before its first shard does not occupy the folder; one that is at work does."""
+    for k in (3, 4):
+        predictor = Predictor(job_of(run_folder, model="most-disliked", k=k))
+        plan = Plan.of(tmp_path, predictor.made_from(), all_users(predictor.log, predictor.at), 2)
+        plan.claim()
+        assert read_plan(tmp_path) == plan
+    (tmp_path / f".{shard_name(0, 2)}.1a2b.tmp").write_text("half")
+    with pytest.raises(ArtefactError, match=r"k \(4 there, 5 now\)"):
+        predict_users(job_of(run_folder, model="most-disliked"), tmp_path, shards=2)
 
 
 @pytest.mark.parametrize(

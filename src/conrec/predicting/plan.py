@@ -91,19 +91,23 @@ class Plan:
     def claim(self) -> None:
         """Write ``predict.json``, or check that the one that is there says the same.
 
+        A plan of which nothing was done yet, because its command failed, is replaced.
+
         Raises:
             ArtefactError: the folder was made from something else, or holds something else.
         """
         path = self.folder / MANIFEST
         content = {"format": FORMAT, "made_from": self.made_from, "questions": self.questions, "shards": self.shards}
         if path.is_file():
-            there = read_plan(self.folder)
-            refuse_other(path, there.made_from, self.made_from)
-            return
-        strangers = [one.name for one in self.folder.glob("*") if not one.name.startswith(".")]
+            there = read_plan(self.folder).made_from
+            if there == self.made_from:
+                return
+            if any(self.folder.glob("*part-*")):  # finished, or being written by somebody
+                refuse_other(path, there, self.made_from)
+        strangers = [one.name for one in self.folder.glob("*") if not one.name.startswith(".") and one.name != MANIFEST]
         if strangers:
             raise ArtefactError(
-                f"the folder holds {strangers[0]!r} and no {MANIFEST}",
+                f"the folder holds {strangers[0]!r}, which belongs to no predict sets",
                 where=str(self.folder),
                 expected="a new or empty folder, or one of the same command",
                 mend="Give another --out.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ from conrec import __version__
 from conrec.arrays import Array
 from conrec.artefacts import hash_file
 from conrec.config import Config, load_config
-from conrec.errors import ArtefactError, ConfigError, DataError, did_you_mean
+from conrec.errors import ArtefactError, ConfigError, DataError, MissingExtraError, did_you_mean
 from conrec.filtering.catalogue import hash_semantic_ids
 from conrec.logs.log import Log
 from conrec.predicting.histories import Histories, read_histories
@@ -32,7 +33,7 @@ ENGINES = ("transformers", "vllm")
 BLOCK = 1024
 """Questions that are answered together: histories of similar length can then share a batch."""
 OVERRIDABLE = ("data", "run")
-"""Sections of the configuration that a job may set: neither changes what the model is."""
+"""Sections of the configuration that a job may set: how newer events are written, and the machine."""
 ASKED_TYPES = {"user_id": "text", "timestamp": "whole numbers"}
 
 
@@ -53,7 +54,7 @@ class PredictJob:
         k: size of the predict sets.
         at: time of questions that have none of their own; None: the end of the log.
         events: newer events to take histories from, see `conrec.predicting.histories`.
-        overrides: nested settings of the sections ``data`` (how ``events`` is read) and ``run`` (threads, device).
+        overrides: nested settings of ``data`` (how ``events`` is read) and ``run`` (threads, device, precision).
         batch_size: prompts read at a time; None: as the run has it.
         engine: one of `ENGINES`.
     """
@@ -144,6 +145,7 @@ class Predictor:
             made["prompts"] = config.prompts.model_dump(mode="json")
             made["context"] = self.space.context(job.model)
             made["certified"] = config.prediction.certified
+            made["precision"] = config.run.precision
         if job.events is not None:
             left_out = {"source", "folder", "events", "items", "cache"}
             made["data"] = config.data.model_dump(mode="json", exclude=left_out)
@@ -261,6 +263,8 @@ def _check(job: PredictJob, config: Config) -> None:
         )
     if job.engine == "vllm" and job.model in (*WITHOUT_WEIGHTS, "sasrec"):
         raise ConfigError(f"{job.model!r} is no language model", where="--engine", mend="Leave --engine away.")
+    if job.engine == "vllm" and find_spec("vllm") is None:
+        raise MissingExtraError("vllm", "vllm")
     if job.model not in WITHOUT_WEIGHTS and not (job.run_folder / "models" / job.model / "model").exists():
         raise ArtefactError(
             f"the row {job.model!r} is not trained yet",
