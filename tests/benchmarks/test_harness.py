@@ -18,6 +18,7 @@ from common.catalogue import draw_codes  # noqa: E402
 from common.harness import Report, Spread, Turns, arguments, take_turns  # noqa: E402
 from common.models import SPREAD, Sizes, qwen3, random_prompts  # noqa: E402
 from common.peers import Lists, PrefixDictionary, TrieProcessor, error_between, exhaustive  # noqa: E402
+from common.table import BEGIN, END, fill  # noqa: E402
 
 
 def test_turns_alternate_and_are_reversed_every_second_time():
@@ -188,3 +189,28 @@ def test_a_benchmark_ends_with_the_object_that_is_promised(tmp_path):
     error = by_name["largest_score_error/batch-1"]
     assert error["holds"] is True
     assert error["value"] <= error["at_most"]
+
+
+def test_the_table_shows_losses_and_replaces_itself():
+    claims = [
+        {"claim": "fast", "value": 30.123, "at_least": 25, "holds": True},
+        {"claim": "lean/x", "value": None, "at_most": 1, "holds": False},
+    ]
+    machine = {
+        "cpu": "A",
+        "cores": 2,
+        "torch_threads": 2,
+        "accelerator": None,
+        "python": "3.11",
+        "versions": {"t": "1"},
+    }
+    results = [{"benchmark": "b", "claims": claims, "machine": machine}] * 2
+    page = f"before\n{BEGIN}\nstale\n{END}\nafter"
+    filled = fill(page, results)
+    assert "| b | `fast` | 30.1 | ≥ 25 | holds |" in filled
+    assert "| b | `lean/x` | not finite | ≤ 1 | **fails** |" in filled
+    assert "stale" not in filled
+    assert filled.count("Measured on A, 2 cores, 2 threads; Python 3.11, t 1.") == 1
+    assert fill(filled, results) == filled
+    with pytest.raises(ValueError, match="figures"):
+        fill("no marks", results)
