@@ -42,9 +42,10 @@ class PredictSummary:
 
     def lines(self) -> list[str]:
         """What was done, for a reader."""
+        questions = "1 question" if self.users == 1 else f"{self.users:,} questions"
         shards = "1 shard" if self.shards == 1 else f"{self.shards} shards"
         missing = f", {self.missing} still missing" if self.missing else ""
-        done = f"{self.users:,} questions in {shards}: {self.written} written, {self.before} finished before{missing}"
+        done = f"{questions} in {shards}: {self.written} written, {self.before} finished before{missing}"
         return [done, f"written: {self.folder}"]
 
 
