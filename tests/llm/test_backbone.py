@@ -36,9 +36,7 @@ def test_any_causal_language_model_by_folder(tmp_path, trie, nothing):
     torch.testing.assert_close(found, scores.gather(1, items), atol=1e-5, rtol=1e-5)
     llama.save(tmp_path / "saved")
     again = load_backbone(tmp_path / "saved", 8)
-    torch.testing.assert_close(
-        beam_search(again, PROMPTS, EligibleTrie(trie, nothing), k=10).score, found
-    )
+    torch.testing.assert_close(beam_search(again, PROMPTS, EligibleTrie(trie, nothing), k=10).score, found)
 
 
 def test_a_model_that_does_not_exist_is_named(tmp_path):
