@@ -117,13 +117,11 @@ def measure(report: Report, setting: Setting, name: str, device: str, dtype: tor
         f"mask_share_of_step{suffix}", asked / sum(seconds[f"step_{step.level}"] for step in steps), at_most=0.05
     )
     for step in steps:
-        children = step.trie.children(step.state, step.level)
-        report.figure(f"widest_fan_out_after_{step.level}_codes{suffix}", children.code.shape[-1])
-        report.figure(
-            f"mask_share_after_{step.level}_codes{suffix}", turns.ratio(f"lookups_{step.level}", f"step_{step.level}")
-        )
-        report.figure(f"seconds_of_step_after_{step.level}_codes{suffix}", turns.spread(f"step_{step.level}"))
-        report.figure(f"seconds_of_lookups_after_{step.level}_codes{suffix}", turns.spread(f"lookups_{step.level}"))
+        whole, asked_of, where = f"step_{step.level}", f"lookups_{step.level}", f"after_{step.level}_codes{suffix}"
+        report.figure(f"places_for_each_beam_{where}", step.trie.children(step.state, step.level).code.shape[-1])
+        report.figure(f"mask_share_{where}", turns.ratio(asked_of, whole))
+        report.figure(f"seconds_of_step_{where}", turns.spread(whole))
+        report.figure(f"seconds_of_lookups_{where}", turns.spread(asked_of))
     if not name:
         report.runs = setting.turns
         _dictionary_lookups(report, steps[0], codes, setting, seconds["lookups_1"])
