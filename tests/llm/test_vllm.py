@@ -105,7 +105,7 @@ def test_a_request_without_eligible_items_is_never_sent(backbone, trie, engine):
 
 
 def test_each_level_is_one_call_and_each_prefix_one_request(backbone, trie, engine, nothing):
-    search(engine, backbone.code_offset, PROMPTS, EligibleTrie(trie, nothing), 4)
+    search(engine, backbone.code_offset, PROMPTS, EligibleTrie(trie, nothing), 4, certified=False)
     levels = engine._llm.calls
     assert [len(call) for call in levels[:1]] == [len(PROMPTS)]
     assert len(levels) == 3
@@ -161,7 +161,7 @@ def installed(monkeypatch, backbone):
 def test_a_saved_model_ranks_as_our_own_recommender(backbone, prompts, trie, log, installed, tmp_path):
     backbone.save(tmp_path)
     ours = GenerativeRecommender(backbone, prompts, trie, "both", 4)
-    theirs = VllmRecommender.load(tmp_path, trie, prompts.config, "both", False, tensor_parallel_size=2)
+    theirs = VllmRecommender.load(tmp_path, trie, prompts.config, "both", True, tensor_parallel_size=2)
     assert installed == [{"model": str(tmp_path), "enable_prefix_caching": True, "tensor_parallel_size": 2}]
     assert theirs.prompts.backbone.device.type == "meta"
     queries = Queries(np.arange(6, dtype=np.int32), np.full(6, int(log.timestamp[-1]) + 1))

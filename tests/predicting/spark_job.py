@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from conrec.predicting.predictor import PredictJob
+from conrec.predicting.job import PredictJob
 from conrec.predicting.spark import predict_on_spark
 
 

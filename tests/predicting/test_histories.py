@@ -11,7 +11,8 @@ from conrec.config import load_config
 from conrec.errors import DataError
 from conrec.logs.schema import EVENTS
 from conrec.predicting.histories import read_histories
-from conrec.predicting.predictor import PredictJob, Predictor
+from conrec.predicting.job import PredictJob
+from conrec.predicting.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

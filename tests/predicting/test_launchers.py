@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from conrec.errors import ConfigError, MissingExtraError
+from conrec.predicting.job import PredictJob
 from conrec.predicting.plan import MANIFEST, PREDICT_SETS, read_plan, shard_name
-from conrec.predicting.predictor import PredictJob
 from conrec.predicting.run import predict_users
 from conrec.predicting.spark import map_in_arrow, predict_on_spark
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,9 @@ import pytest
 
 from conrec.errors import ArtefactError, ConfigError, DataError, MissingExtraError
 from conrec.logs.prepare import read_prepared
+from conrec.predicting.job import PredictJob
 from conrec.predicting.plan import PREDICT_SETS
-from conrec.predicting.predictor import PredictJob, Predictor, predict_batches
+from conrec.predicting.predictor import Predictor, predict_batches
 from conrec.recommender import Queries
 from conrec.workspace import Workspace
 
@@ -119,6 +121,37 @@ def test_questions_that_are_none(predictor, columns, said):
     assert said in str(caught.value)
 
 
+def test_only_live_items_are_predicted_and_priors_count(run_folder, log, tmp_path):
+    """Half of the catalogue, one of its items far in front; odd rows of the file are counted."""
+    live = [name for place, name in enumerate(log.item_ids) if place % 2]
+    rows = [f"{name},{1000 if name == live[3] else 0}" for name in live]
+    path = tmp_path / "live.csv"
+    path.write_text("\n".join(["item_id,prior", *rows, "nowhere,0", f"{live[0]},1", f"{live[1]},much", ",0"]) + "\n")
+    predictor = Predictor(PredictJob(run_folder, k=30, items=path))
+    answers = by_question(predict_batches([questions(log.user_ids[:9])], predictor))
+    allowed, shown = set(live), 0
+    for (user, _), (items, _) in answers.items():
+        assert set(items) <= allowed
+        seen = {log.item_ids[item] for item in log.item[log.history(log.user_ids.index(user), 1 << 40)]}
+        assert not set(items) & seen
+        assert (items[0] == live[3]) == (live[3] not in seen)
+        shown += items[0] == live[3]
+    assert shown
+    assert sorted(predictor.pool.counts.refused) == ["empty item ID", "item that the run does not know", "named before",
+                                                     "prior that is no number"]  # fmt: skip
+    assert predictor.made_from()["live items"]
+    unweighted = tmp_path / "plain.csv"
+    unweighted.write_text("\n".join(["item_id", *live]) + "\n")
+    plain = Predictor(PredictJob(run_folder, k=30, items=unweighted))
+    assert plain.pool.prior is None
+    items, scores = next(iter(by_question(predict_batches([questions(log.user_ids[:1])], plain)).values()))
+    assert set(items) <= allowed
+    assert (scores <= 0).all()
+    unweighted.write_text("item_id\nnowhere\n")
+    with pytest.raises(DataError, match="item that the run does not know"):
+        Predictor(PredictJob(run_folder, items=unweighted)).pool  # noqa: B018
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -127,6 +160,7 @@ def test_questions_that_are_none(predictor, columns, said):
         ({"batch_size": 0}, "prediction.batch_size"),
         ({"engine": "vlm"}, "Did you mean 'vllm'"),
         ({"engine": "vllm", "model": "sasrec"}, "is no language model"),
+        ({"items": Path("live.csv"), "model": "most-disliked"}, "Leave --items away"),
         ({"overrides": {"prompts": {"max_events": 3}}}, "belongs to the trained run"),
         ({"overrides": {"run": {"sed": 3}}}, "Did you mean 'seed'"),
     ],
@@ -138,7 +172,7 @@ def test_jobs_that_do_not_fit(run_folder, changes, said):
 
 
 def test_vllm_that_is_not_there_is_said_before_any_work(run_folder, monkeypatch):
-    monkeypatch.setattr("conrec.predicting.predictor.find_spec", lambda _: None)
+    monkeypatch.setattr("conrec.predicting.job.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'conrec\[vllm\]'"):
         Predictor(PredictJob(run_folder, engine="vllm"))
 

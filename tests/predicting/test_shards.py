@@ -19,8 +19,9 @@ import pytest
 
 from conrec.errors import ArtefactError, ConfigError
 from conrec.predicting import shards as shards_module
+from conrec.predicting.job import PredictJob
 from conrec.predicting.plan import MANIFEST, PREDICT_SETS, Plan, read_plan, shard_name
-from conrec.predicting.predictor import PredictJob, Predictor
+from conrec.predicting.predictor import Predictor
 from conrec.predicting.run import predict_users
 from conrec.predicting.users import all_users
 
@@ -233,7 +234,7 @@ def test_what_a_killed_process_left_is_cleared_and_what_another_writes_is_not(ru
 KILLED = """
 import sys
 from pathlib import Path
-from conrec.predicting.predictor import PredictJob
+from conrec.predicting.job import PredictJob
 from conrec.predicting.run import predict_users
 predict_users(PredictJob(Path(sys.argv[1]), k=5, batch_size=7), Path(sys.argv[2]), shards=20)
 """

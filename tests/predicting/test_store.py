@@ -14,8 +14,9 @@ from conrec.errors import ArtefactError, ConfigError, DataError
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.filter import NegativeFilter, write_predict_sets
 from conrec.filtering.store import PredictSetStore
+from conrec.predicting.job import PredictJob
 from conrec.predicting.plan import shard_name
-from conrec.predicting.predictor import PredictJob, Predictor
+from conrec.predicting.predictor import Predictor
 from conrec.predicting.run import predict_users
 from conrec.predicting.store import store_of_shards
 from conrec.recommender import Queries

@@ -23,6 +23,10 @@ def predict(
         Path | None,
         typer.Option(help="Newer events, added to the run's; --set data.… where they are written otherwise."),
     ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="File with item_id and perhaps prior: what may be predicted; by default the catalogue."),
+    ] = None,
     at: Annotated[
         str | None, typer.Option(help="Time of all questions, seconds or ISO 8601; by default the end of the log.")
     ] = None,
@@ -38,7 +42,7 @@ def predict(
     A prediction that was killed continues with the same command. Under torchrun the processes share the files.
     """
     config_of(run_folder)
-    from conrec.predicting.predictor import PredictJob  # noqa: PLC0415  (torch is loaded only where needed)
+    from conrec.predicting.job import PredictJob  # noqa: PLC0415  (torch is loaded only where needed)
     from conrec.predicting.run import predict_users  # noqa: PLC0415
     from conrec.predicting.users import moment  # noqa: PLC0415
 
@@ -48,6 +52,7 @@ def predict(
         k,
         None if at is None else moment(at),
         events,
+        items,
         parse_overrides(overrides),
         batch_size,
         engine,

@@ -103,7 +103,7 @@ def search(
     k: int,
     width: int | None = None,
     *,
-    certified: bool = False,
+    certified: bool = True,
 ) -> tuple[Int64[Tensor, "B K"], Float[Tensor, "B K"]]:
     """The items that `conrec.llm.generation.beam_search` finds, by requests to an engine.
 
@@ -111,10 +111,10 @@ def search(
         engine: answers the requests.
         code_offset: token id of code 0 of each level.
         prompts: B prompts.
-        trie: the eligible items of each, on the CPU.
+        trie: the eligible items of each, on the CPU, without priors.
         k: items per prompt.
-        width: prefixes read after the first and after the second code; by default 2 k, or k where the search is
-            certified. Where they lead to fewer than min(k, eligible) items, the next best are read too.
+        width: prefixes read after the first and after the second code before anything is decided; by default k.
+            Where they lead to fewer than min(k, eligible) items, the next best are read too.
         certified: go on until every list is proved to be exact.
 
     Returns:
@@ -122,7 +122,7 @@ def search(
     """
     wanted = trie.eligible_counts().clamp(max=k).tolist()
     requests = [_Request(list(prompt), k, most) for prompt, most in zip(prompts, wanted, strict=True)]
-    limit = width or (k if certified else 2 * k)
+    limit = width or k
     _read(engine, code_offset, trie, requests, [[(0.0, (), 0)] if one.wanted else [] for one in requests], 0)
     active = requests
     while active := [one for one in active if not one.proved and (certified or not one.complete)]:

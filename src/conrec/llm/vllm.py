@@ -25,7 +25,7 @@ from jaxtyping import Float
 from conrec.arrays import Array
 from conrec.config import Context, PromptConfig
 from conrec.errors import ConfigError, MissingExtraError
-from conrec.items.eligible import EligibleTrie
+from conrec.items.eligible import EligibleTrie, LiveItems
 from conrec.items.trie import Trie
 from conrec.llm.backbone import load_tokens
 from conrec.llm.curriculum import blocked_items
@@ -149,13 +149,15 @@ class VllmRecommender:
         trie: the catalogue, on the CPU.
         context: what of a history the prompts show.
         certified: whether lists are proved to be exact (`prediction.certified`).
+        pool: restricts what is generated to live items.
     """
 
     engine: VllmEngine
     prompts: PromptBuilder
     trie: Trie
     context: Context
-    certified: bool = False
+    certified: bool = True
+    pool: LiveItems | None = None
 
     @classmethod
     def load(
@@ -191,7 +193,8 @@ class VllmRecommender:
                     self.prompts.next_negative(log, user, timestamp, self.context)
                     for user, timestamp in zip(some.user.tolist(), some.timestamp.tolist(), strict=True)
                 ]
-                trie = EligibleTrie(self.trie, blocked_items(log, some.user, some.timestamp, history_eligible))
+                blocked = blocked_items(log, some.user, some.timestamp, history_eligible)
+                trie = EligibleTrie(self.pool or self.trie, blocked)
                 offsets = self.prompts.backbone.code_offset
                 found, score = search(self.engine, offsets, prompts, trie, k, certified=self.certified)
                 items[rows], scores[rows] = found.numpy(), score.numpy()

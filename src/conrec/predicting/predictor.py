@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from conrec import __version__
 from conrec.arrays import Array
 from conrec.artefacts import hash_file
-from conrec.config import Config, load_config
-from conrec.errors import ArtefactError, ConfigError, DataError, MissingExtraError, did_you_mean
+from conrec.errors import ConfigError, DataError
 from conrec.filtering.catalogue import hash_semantic_ids
+from conrec.items.eligible import LiveItems
+from conrec.items.trie import Trie
 from conrec.logs.log import Log
 from conrec.predicting.histories import Histories, read_histories
+from conrec.predicting.job import PredictJob, check, resolved
 from conrec.predicting.plan import PREDICT_SETS
+from conrec.predicting.pool import Pool, read_pool
 from conrec.predicting.users import end_of, has_history
 from conrec.recommender import Queries, Ranking
-from conrec.rows import REFERENCE, rows_of
 from conrec.workspace import WITHOUT_WEIGHTS, Workspace
 
-__all__ = ["BLOCK", "ENGINES", "PredictJob", "Predictor", "predict_batches"]
+__all__ = ["BLOCK", "Predictor", "predict_batches"]
 
-ENGINES = ("transformers", "vllm")
-"""What runs the language model: our own token tree, or vLLM (extra ``vllm``)."""
 BLOCK = 1024
 """Questions that are answered together: histories of similar length can then share a batch."""
-OVERRIDABLE = ("data", "run")
-"""Sections of the configuration that a job may set: how newer events are written, and the machine."""
 ASKED_TYPES = {"user_id": "text", "timestamp": "whole numbers"}
 
 
@@ -42,31 +39,6 @@ class CanPredict(Protocol):
     """What a predictor needs of a `conrec.recommender.Recommender`."""
 
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking: ...
-
-
-@dataclass(frozen=True)
-class PredictJob:
-    """What is predicted with: plain values, so that it can be sent to another machine that sees the same files.
-
-    Attributes:
-        run_folder: a run in which this row is trained.
-        model: a row of the run's table.
-        k: size of the predict sets.
-        at: time of questions that have none of their own; None: the end of the log.
-        events: newer events to take histories from, see `conrec.predicting.histories`.
-        overrides: nested settings of ``data`` (how ``events`` is read) and ``run`` (threads, device, precision).
-        batch_size: prompts read at a time; None: as the run has it.
-        engine: one of `ENGINES`.
-    """
-
-    run_folder: Path
-    model: str = REFERENCE
-    k: int = 50
-    at: int | None = None
-    events: Path | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: int | None = None
-    engine: str = "transformers"
 
 
 class Predictor:
@@ -83,9 +55,9 @@ class Predictor:
 
     def __init__(self, job: PredictJob) -> None:
         self.job = job
-        self.config = _config(job)
+        self.config = resolved(job)
         self.space = Workspace(job.run_folder, self.config)
-        _check(job, self.config)
+        check(job, self.config)
 
     @cached_property
     def histories(self) -> Histories:
@@ -110,8 +82,26 @@ class Predictor:
 
             space, name = self.space, self.job.model
             folder, exact = space.folder / "models" / name / "model", self.config.prediction.certified
-            return VllmRecommender.load(folder, space.trie, self.config.prompts, space.context(name), exact)
-        return self.space.recommender(self.job.model)
+            if self.pool is not None and self.pool.prior is not None:
+                raise ConfigError(
+                    "priors are not known to vLLM's search", where="--items", mend="Leave out the column."
+                )
+            loaded = VllmRecommender.load(folder, space.trie, self.config.prompts, space.context(name), exact)
+            return loaded if self.pool is None else replace(loaded, pool=self._live(loaded.trie, self.pool))
+        if self.pool is None:
+            return self.space.recommender(self.job.model)
+        model = self.space.generative(self.space.backbone(self.job.model), self.space.context(self.job.model))
+        return replace(model, pool=self._live(model.trie, self.pool))
+
+    @cached_property
+    def pool(self) -> Pool | None:
+        """What may be predicted, where a file says it."""
+        return None if self.job.items is None else read_pool(self.job.items, self.log.item_ids)
+
+    @staticmethod
+    def _live(trie: Trie, pool: Pool) -> LiveItems:
+        prior = None if pool.prior is None else torch.from_numpy(pool.prior)
+        return LiveItems(trie, torch.from_numpy(pool.live), prior)
 
     @cached_property
     def _codes(self) -> Array:
@@ -135,6 +125,7 @@ class Predictor:
             "semantic IDs": hash_semantic_ids(items.item_ids, items.semantic_ids),
             "events of the run": hash_file(folder / "data" / "events.parquet"),
             "newer events": None if job.events is None else hash_file(job.events),
+            "live items": None if job.items is None else hash_file(job.items),
             "k": job.k,
             "engine": job.engine,
             "history_eligible": config.protocol.history_eligible,
@@ -228,46 +219,3 @@ def _fits(kind: pa.DataType, wanted: str) -> bool:
     if wanted == "text":
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
     return bool(pa.types.is_integer(kind))
-
-
-def _config(job: PredictJob) -> Config:
-    """The run's configuration with the overrides of the job."""
-    if not (job.run_folder / "config.toml").is_file():
-        raise ArtefactError("there is no run here", where=str(job.run_folder), expected="a folder of `conrec run`")
-    for section in job.overrides:
-        if section not in OVERRIDABLE:
-            raise ConfigError(
-                f"{section!r} belongs to the trained run",
-                where="--set",
-                expected="only " + " and ".join(f"{one}.…" for one in OVERRIDABLE),
-                mend="Train another run for other settings.",
-            )
-    values: dict[str, Any] = dict(job.overrides)
-    if job.batch_size is not None:
-        values["prediction"] = {"batch_size": job.batch_size}
-    return load_config(file=job.run_folder / "config.toml", overrides=values)
-
-
-def _check(job: PredictJob, config: Config) -> None:
-    """Refuse before anything is loaded what cannot be answered."""
-    rows = rows_of(config)
-    if job.model not in rows:
-        raise ConfigError(
-            f"there is no row {job.model!r} in this run", where="--model", mend=did_you_mean(job.model, rows)
-        )
-    if job.k < 1:
-        raise ConfigError(f"k = {job.k}", where="--k", expected="at least 1")
-    if job.engine not in ENGINES:
-        raise ConfigError(
-            f"there is no engine {job.engine!r}", where="--engine", mend=did_you_mean(job.engine, ENGINES)
-        )
-    if job.engine == "vllm" and job.model in (*WITHOUT_WEIGHTS, "sasrec"):
-        raise ConfigError(f"{job.model!r} is no language model", where="--engine", mend="Leave --engine away.")
-    if job.engine == "vllm" and find_spec("vllm") is None:
-        raise MissingExtraError("vllm", "vllm")
-    if job.model not in WITHOUT_WEIGHTS and not (job.run_folder / "models" / job.model / "model").exists():
-        raise ArtefactError(
-            f"the row {job.model!r} is not trained yet",
-            where=str(job.run_folder / "models"),
-            mend="Give the command of the run again: it continues.",
-        )

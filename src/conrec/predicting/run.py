@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from conrec.errors import ConfigError
+from conrec.predicting.job import PredictJob
 from conrec.predicting.plan import Plan
-from conrec.predicting.predictor import PredictJob, Predictor
+from conrec.predicting.predictor import Predictor
 from conrec.predicting.shards import write_shards
 from conrec.predicting.users import all_users, users_of_file
 from conrec.processes import Processes, joined
@@ -72,7 +73,8 @@ def predict_users(
         torch.set_num_threads(_threads(predictor, processes))
         log = predictor.log
         asked = all_users(log, predictor.at) if users is None else users_of_file(users, log, job.at)
-        for line in [*predictor.histories.lines, *asked.counts.lines()]:
+        pool = [] if predictor.pool is None else predictor.pool.counts.lines()
+        for line in [*predictor.histories.lines, *pool, *asked.counts.lines()]:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         plan = Plan.of(folder, predictor.made_from(), asked, shards)
         mine = _mine(plan, shard, processes)

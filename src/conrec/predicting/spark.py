@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from conrec.errors import ConfigError, MissingExtraError
-from conrec.predicting.predictor import PredictJob, Predictor, predict_batches
+from conrec.predicting.job import PredictJob
+from conrec.predicting.predictor import Predictor, predict_batches
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
