@@ -65,6 +65,7 @@ def test_bounds_of_variants_follow_from_their_tokens():
     assert setting().least_speedup == pytest.approx(25)
     assert setting().most_over_prefill == pytest.approx(1.3)
     assert setting(prompt=960).least_speedup > 25 > setting(prompt=60).least_speedup
+    assert setting(arithmetic=True).least_speedup == pytest.approx(20 * 242 / 280)
     assert setting(prompt=960).most_over_prefill < 1.3 < setting(prompt=60).most_over_prefill
 
 
