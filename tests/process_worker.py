@@ -75,9 +75,18 @@ def learn(processes: Processes) -> dict[str, object]:
 
 
 def end(processes: Processes, how: str) -> None:
-    """The second process ends in the middle; the first one waits for its word or its numbers."""
+    """The second process ends in the middle; the first one waits for its word or its numbers. Or all ends well."""
     processes.gather()
-    if processes.first:
+    if how == "well":
+        # The second one asks for the last word ever more rarely, and sleeps when it comes.
+        time.sleep(0.55 if processes.first else 0.0)
+        return
+    if how == "first fails":
+        if processes.first:
+            time.sleep(0.55)
+            raise ConrecError("no more pencils", where="the desk")
+        processes.decide()
+    elif processes.first:
         if "word" in how:
             processes.gather("waiting")
         else:
@@ -97,6 +106,8 @@ def forked(rank: int, how: str) -> None:
     try:
         with joined("cpu") as processes:
             end(processes, how)
+        sys.stderr.write(f"{how}|{rank}|done|\n")
+        sys.stderr.flush()
     except BaseException as error:
         sys.stderr.write(f"{how}|{rank}|{type(error).__name__}|{error}\n")
         sys.stderr.flush()

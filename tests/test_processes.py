@@ -66,18 +66,36 @@ def test_one_process_alone_needs_nobody():
     assert one["gradient"] == [None, None]
 
 
-def test_when_one_ends_the_others_end_and_say_why():
-    """No launcher helps here: each finds out by itself, waiting for a word or for numbers."""
-    manners = ["error, word", "error, numbers", "interrupt, word", "interrupt, numbers", "killed, numbers"]
+@pytest.fixture(scope="module")
+def said() -> dict[tuple[str, str], tuple[str, str]]:
+    """How each of several pairs ended, by manner and rank: kind and message. No launcher helps here."""
+    errors = ["error, word", "error, numbers", "interrupt, word", "interrupt, numbers", "killed, numbers"]
+    manners = ["well", "first fails", *errors]
     done = subprocess.run(
         [sys.executable, WORKER, "fork", *manners],
         capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(HERE)},
     )  # fmt: skip
-    said: dict[tuple[str, str], tuple[str, str]] = {}
+    heard: dict[tuple[str, str], tuple[str, str]] = {}
     for line in done.stderr.splitlines():
         if line.count("|") >= 3:
             how, rank, kind, message = line.split("|", 3)
-            said[how, rank] = (kind, message)
+            heard[how, rank] = (kind, message)
+    return heard
+
+
+def test_they_end_well_without_a_launcher_too(said):
+    """The words lie in the first process, which must not leave while another one still reads."""
+    assert [said["well", rank] for rank in "01"] == [("done", ""), ("done", "")]
+
+
+def test_the_reason_of_the_first_process_is_heard(said):
+    assert said["first fails", "0"] == ("ConrecError", "the desk: no more pencils.")
+    message = "another process of this run: process 0 of 2 ended (the desk: no more pencils.)."
+    assert said["first fails", "1"] == ("PeerError", message)
+
+
+def test_when_one_ends_the_others_end_and_say_why(said):
+    """Each finds out by itself, waiting for a word or for numbers."""
     for waiting in ("word", "numbers"):
         assert said[f"error, {waiting}", "1"] == ("ConrecError", "the desk: no more pencils.")
         kind, message = said[f"error, {waiting}", "0"]

@@ -29,7 +29,9 @@ __all__ = ["ALONE", "PeerError", "Processes", "joined"]
 PATIENCE = timedelta(days=1)
 """How long a process waits in a sum of tensors: one of them may be measuring something of its own meanwhile."""
 LAST_WORDS = 5.0
-"""Seconds in which a process that ended is still expected to have said why."""
+"""Seconds in which a process that ended is still expected to have said why, and in which one that failed is heard."""
+FAREWELL = 60.0
+"""Seconds in which all are expected to leave once all are done."""
 BUCKET = 1 << 25
 """Gradients are added in flat pieces of about so many numbers."""
 START = "Start all of them with: torchrun --nproc-per-node N -m conrec …"
@@ -148,6 +150,20 @@ class Processes:
         except RuntimeError as error:  # torch.distributed.DistError: the store went with the process that held it
             raise self._ended(str(error).splitlines()[0], wait=False) from None
 
+    def _leave(self, patience: float) -> None:
+        """Say that this process asks nothing more; the first one goes last, since the words may lie in it.
+
+        Where no launcher holds the store, it ends with the first process, and the others would take that for an error.
+        """
+        try:
+            self._store.set(f"{self.rank} is gone", "")
+            others = [f"{rank} is gone" for rank in range(1, self.world)]
+            until = time.monotonic() + (patience if self.first else 0.0)
+            while time.monotonic() < until and not self._store.check(others):
+                time.sleep(0.01)
+        except RuntimeError:
+            return  # the store is gone, and with it all who would wait
+
     def _failed(self, error: BaseException) -> None:
         """Leave word of why this process ends."""
         reason = str(error) if isinstance(error, ConrecError) else f"{type(error).__name__} {error}".strip()
@@ -180,7 +196,8 @@ ALONE = Processes()
 def joined(device: str) -> Iterator[Processes]:
     """All processes that a launcher started, found by its environment variables; `ALONE` where there is none.
 
-    Nobody leaves the block before all are done. An error or Ctrl-C in one process ends the others with its message.
+    Nobody leaves the block before all are done, and the first process leaves it last. An error or Ctrl-C in one
+    process ends the others with its message.
 
     Args:
         device: "cpu" or "cuda"; of several GPUs, each process of a machine takes the one of its LOCAL_RANK.
@@ -225,12 +242,13 @@ def joined(device: str) -> Iterator[Processes]:
     try:
         yield found
         found.gather()
-    except PeerError:
-        raise
     except BaseException as error:
-        found._failed(error)
+        if not isinstance(error, PeerError):
+            found._failed(error)
+        found._leave(LAST_WORDS)
         raise
-    dist.destroy_process_group()
+    dist.destroy_process_group()  # by all at once: over NCCL one waits for another here
+    found._leave(FAREWELL)
 
 
 def _number(name: str, otherwise: int) -> int:
