@@ -183,9 +183,8 @@ class Trainer:
         judged = self._validation_samples(stage, seed)
         notes: dict[str, int] = {"samples": len(samples), "validation_samples": len(judged)}
         if config.clean and number > 0:
-            samples, notes["augmented"] = clean(
-                backbone, stage, samples, config.clean_similarity, config.batch_size, processes
-            )
+            size = config.micro_batch_size or config.batch_size
+            samples, notes["augmented"] = clean(backbone, stage, samples, config.clean_similarity, size, processes)
         reference, title = backbone.clone(), f"GRPO {number + 1}"
         curve = train_stage(backbone, reference, stage, samples, judged, config, stage_config, seed, title, processes)
         if processes.first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,6 +147,99 @@ def test_what_was_not_drawn_is_never_looked_at():
     loss.sum().backward()
     assert policy.grad.isfinite().all()
     assert not policy.grad[1, 2].any()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("weight", [1.0, 1 / 12, 0.3])
+@pytest.mark.parametrize("reward", [0.3, -0.7, 1e-3, 1.0])
+def test_rounding_is_no_advantage(loss, weight, reward):
+    """Equal rewards, and rewards apart by their own rounding, are flat even where every floor is 0."""
+    config = GrpoConfig(loss=loss, std_floor=0.0, flat=0.0)
+    equal = torch.full((1, 12), reward)
+    apart = equal.clone()
+    apart[0, ::3] = torch.nextafter(apart[0, ::3], torch.tensor(2.0))
+    for rewards in (equal, apart):
+        found = judge(rewards, torch.full((1, 12), weight), config)
+        assert found.flat.all()
+        assert not found.advantage.any()
+    apart[0, 0] += 1e-4 * abs(reward)
+    found = judge(apart, torch.full((1, 12), weight), config)
+    assert not found.flat.any()
+    if loss != "dr_grpo":
+        assert float(found.advantage.square().mean()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_group_of_nothing_is_not_counted(loss):
+    policy, rollout, reference, rewards, weights = drawn(3)
+    rest = [one[[0, 2]] for one in (policy, rollout, reference, rewards, weights)]
+    weights[1] = 0.0
+    for one in (rollout, reference):
+        one[1] = -torch.inf
+    policy.requires_grad_()
+    config = GrpoConfig(loss=loss)
+    judgement = judge(rewards, weights, config)
+    for name in ("share", "advantage", "mean", "spread", "flat", "drawn", "counted"):
+        assert not getattr(judgement, name)[1].any(), name
+    assert judgement.drawn.tolist() == [True, False, True]
+    loss_, kl = grpo_loss(policy, rollout, reference, judgement, config, 0.3)
+    assert (float(loss_[1].detach()), float(kl[1])) == (0.0, 0.0)
+    whole = step_loss(policy, rollout, reference, rewards, weights, config, 0.3)
+    assert float(whole.detach()) == pytest.approx(float(step_loss(*rest, config, 0.3)), rel=1e-12)
+    whole.backward()
+    assert policy.grad.isfinite().all()
+    assert not policy.grad[1].any()
+
+
+@given(st.lists(st.floats(-12, 12, width=32), min_size=4, max_size=4), st.sampled_from([1e-7, 1e-5, 1e-3, 1.0]))
+def test_the_estimate_of_kl_is_never_negative(differences, size):
+    reference = torch.tensor(differences).view(1, 4, 1).expand(1, 4, 3) * size
+    rewards = torch.rand(1, 4, generator=torch.Generator().manual_seed(0))
+    judgement = judge(rewards, torch.ones(1, 4), GrpoConfig())
+    for one in range(4):
+        share = torch.zeros(1, 4).index_fill(1, torch.tensor([one]), 1.0)
+        of_one = replace(judgement, share=share)
+        _, kl = grpo_loss(torch.zeros(1, 4, 3), torch.zeros(1, 4, 3), reference, of_one, GrpoConfig(), 1.0)
+        x = float(reference[0, one, 0])
+        assert float(kl) >= 0
+        assert float(kl) == pytest.approx(math.expm1(x) - x, rel=1e-5, abs=1e-7 * abs(x))
+
+
+def test_the_gradient_of_the_kl_term_is_that_of_the_other_direction():
+    """Exact expectations over two codes (4, then 3 after each): the draws do not move with the weights."""
+    chance = torch.Generator().manual_seed(4)
+    first, second, other_first, other_second = (
+        torch.randn(*shape, generator=chance, dtype=torch.float64) for shape in ((4,), (4, 3), (4,), (4, 3))
+    )
+
+    def codes(first, second):
+        """Log-probabilities of the three codes of all 12 items, the third one certain; [1, 12, 3]."""
+        one, two = first.log_softmax(0)[:, None].expand(4, 3), second.log_softmax(1)
+        return torch.stack([one, two, torch.zeros_like(two)], -1).view(1, 12, 3)
+
+    reference = codes(other_first, other_second)
+    learned = [first.requires_grad_(), second.requires_grad_()]
+    policy = codes(*learned)
+    probability = policy.detach().sum(-1).exp()
+    config = GrpoConfig()
+    loss, kl = grpo_loss(policy, policy.detach(), reference, judge(torch.ones(1, 12), probability, config), config, 1.0)
+    found = torch.autograd.grad(loss.sum(), learned)
+
+    def direct(of, against, prefix):
+        """KL of the next code, of the first one and after the prefixes as drawn; mean over three codes."""
+        of_first, of_second = of[0].log_softmax(0), of[1].log_softmax(1)
+        against_first, against_second = against[0].log_softmax(0), against[1].log_softmax(1)
+        at_first = (of_first.exp() * (of_first - against_first)).sum()
+        at_second = (of_second.exp() * (of_second - against_second)).sum(1)
+        return (at_first + (prefix * at_second).sum()) / 3
+
+    prefix, others = first.detach().softmax(0), (other_first, other_second)
+    reverse = torch.autograd.grad(direct(others, learned, prefix), learned)
+    forward = torch.autograd.grad(direct(learned, others, prefix), learned)
+    assert float(kl) == pytest.approx(float(direct(learned, others, prefix).detach()), rel=1e-12)
+    for one, other, wrong in zip(found, reverse, forward, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+        assert float((one - wrong).norm() / one.norm()) > 0.1
 
 
 LOGITS = torch.tensor([1.5, 0.2, -0.4, 0.9, -1.2, 0.1], dtype=torch.float64)

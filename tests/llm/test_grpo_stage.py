@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from conrec.config import GrpoConfig, GrpoStageConfig
+from conrec.items.eligible import EligibleTrie
 from conrec.llm import grpo_stage
 from conrec.llm.grpo import judge
 from conrec.llm.grpo_stage import mean_reward, rollout_seeds, train_stage, train_step
@@ -49,7 +51,7 @@ def reference(backbone):
 
 
 def gradient(backbone):
-    return torch.cat([p.grad.flatten() for p in backbone.model.parameters()])
+    return torch.cat([p.grad.flatten() for p in backbone.model.parameters() if p.requires_grad])
 
 
 def weights(backbone):
@@ -216,6 +218,97 @@ def test_half_precision_stays_near_and_leaves_the_weights_alone(backbone, refere
     step(half, replace(reference, precision="bfloat16"), stage, samples, config, learning_rate=0.1)
     assert {p.dtype for p in half.model.parameters()} == {torch.float32}
     assert gradient(half).isfinite().all()
+
+
+@pytest.fixture
+def adapted(backbone):
+    """The model with adapters (LoRA) that already do something."""
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"])
+    model = get_peft_model(backbone.clone().model, config)
+    chance = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=chance))
+    model.eval()
+    return replace(backbone, model=model)
+
+
+# PEFT 0.21 asks Transformers 5.23 for an attribute by its old name; delete once it asks for the new one.
+adapters = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+@adapters
+@pytest.mark.usefixtures("_norms_of_any_width")
+@pytest.mark.parametrize("rollouts", ["sample", "gumbel"])
+def test_the_gradient_of_adapters_is_that_of_one_row_a_rollout(adapted, backbone, stage, samples, rollouts):
+    for one in (adapted, backbone):
+        one.model.double()
+    config = GrpoConfig(rollouts=rollouts, group_size=4, batch_size=3, micro_batch_size=2)
+    few = samples.select(np.arange(3))
+    record = step(adapted, backbone, stage, few, config)
+    found = gradient(adapted)
+    value, expected = plain_step(adapted, backbone, stage, few, config, 0.3)
+    assert float(expected.norm()) > 1e-3
+    assert float((found - expected).norm() / expected.norm()) < 1e-11
+    assert record.loss == pytest.approx(value, rel=1e-9)
+
+
+@adapters
+def test_a_stage_moves_adapters_alone(adapted, backbone, stage, samples):
+    before = {name: value.clone() for name, value in adapted.model.state_dict().items()}
+    config = GrpoConfig(group_size=4, batch_size=12, updates_per_rollout=2, learning_rate=1e-2, evaluations=2)
+    train_stage(adapted, backbone, stage, samples, samples, config, GrpoStageConfig(context="both"), 3, "test")
+    moved = {name for name, value in adapted.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {name for name in before if "lora_" in name}
+
+
+@pytest.fixture
+def _an_exhausted_user(monkeypatch, stage, samples):
+    """The second sample has no eligible item."""
+    inputs, key = type(stage).inputs, (int(samples.user[1]), int(samples.timestamp[1]))
+
+    def with_nothing(self, of):
+        prompts, _ = inputs(self, of)
+        blocked = torch.full((len(of), self.trie.n_items), -1)
+        for row, one in enumerate(zip(of.user.tolist(), of.timestamp.tolist(), strict=True)):
+            if one == key:
+                blocked[row] = torch.arange(self.trie.n_items)
+        return prompts, EligibleTrie(self.trie, blocked)
+
+    monkeypatch.setattr(type(stage), "inputs", with_nothing)
+
+
+@pytest.mark.usefixtures("_norms_of_any_width", "_an_exhausted_user")
+@pytest.mark.parametrize("rollouts", ["sample", "gumbel"])
+@pytest.mark.parametrize("loss", ["grpo", "dapo"])
+def test_a_context_without_an_eligible_item_counts_nowhere(backbone, reference, stage, samples, loss, rollouts):
+    for one in (backbone, reference):
+        one.model.double()
+    config = GrpoConfig(loss=loss, rollouts=rollouts, group_size=4, batch_size=6, updates_per_rollout=2)
+    seeds = rollout_seeds(11, "rollout", np.arange(6))
+    ends = []
+    for rows in ([0, 1, 2, 3, 4, 5], [0, 2, 3, 4, 5]):
+        policy = backbone.clone()
+        optimiser = torch.optim.SGD(policy.model.parameters(), lr=0.1)
+        record = train_step(
+            policy, reference, stage, samples.select(np.asarray(rows)), seeds[rows], config, 0.3, optimiser
+        )
+        ends.append((record, weights(policy)))
+    torch.testing.assert_close(ends[0][1], ends[1][1], atol=1e-12, rtol=1e-12)
+    for name in grpo_stage.NAMES:
+        assert getattr(ends[0][0], name) == pytest.approx(getattr(ends[1][0], name), rel=1e-9), name
+
+
+@pytest.mark.usefixtures("_an_exhausted_user")
+def test_the_mean_reward_leaves_out_who_has_no_eligible_item(backbone, stage, samples):
+    def of(rows):
+        return mean_reward(backbone, stage, samples.select(np.asarray(rows)), GrpoConfig(group_size=4), 1)
+
+    first = of([0])
+    assert of([0, 1]) == pytest.approx(first, rel=1e-6)
+    assert of([1]) == 0.0
+    assert of([0, 2]) != pytest.approx(first, rel=1e-3)
 
 
 def test_a_stage_raises_the_reward_and_repeats_exactly(backbone, stage, samples):

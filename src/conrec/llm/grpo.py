@@ -29,7 +29,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from conrec.config import GrpoConfig
@@ -38,6 +39,8 @@ __all__ = ["Judgement", "grpo_loss", "judge"]
 
 SMALLEST = 1e-8
 """No division by less."""
+ROUNDING = 8
+"""A spread of at most so many units of rounding of the rewards is none, whatever `flat` allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,13 @@ class Judgement:
     """What the rewards of B groups say.
 
     Attributes:
-        share: float [B, G], what each rollout counts for in its group, from 0 to 1; rows sum to 1.
-        advantage: float [B, G].
-        mean: float [B], of the group's rewards.
-        spread: float [B], their standard deviation.
+        share: float64 [B, G], what each rollout counts for in its group, from 0 to 1; rows sum to 1, or to 0 where
+            nothing was drawn.
+        advantage: float64 [B, G].
+        mean: float64 [B], of the group's rewards; 0 where nothing was drawn, as is all below.
+        spread: float64 [B], their standard deviation.
         flat: bool [B], groups whose spread says nothing.
+        drawn: bool [B], groups that hold a rollout at all; one without eligible items holds none.
         counted: bool [B], groups that are part of the average over contexts.
     """
 
@@ -58,6 +63,7 @@ class Judgement:
     mean: Tensor
     spread: Tensor
     flat: Tensor
+    drawn: Tensor
     counted: Tensor
 
 
@@ -71,20 +77,29 @@ def judge(rewards: Float[Tensor, "B G"], weight: Float[Tensor, "B G"], config: G
     that of the expected reward by O(1/G) (for independent draws it is (G - 1)/G of it). The bias is gone when all
     items are drawn: then ``q_i = 1``, and the sums are the exact expectations.
 
+    All is computed in float64, because the mean of equal float32 numbers may differ from them, and a floor of 0 would
+    make full advantages of that. Rewards that differ by no more than their own rounding are flat for the same reason.
+
     Args:
-        rewards: of each rollout; any finite value where the weight is 0.
-        weight: not negative, with a positive sum in each row; 0 marks rollouts that were not drawn.
+        rewards: of each rollout, in the dtype in which they were computed; any finite value where the weight is 0.
+        weight: not negative; 0 marks rollouts that were not drawn. A row of nothing else is not counted.
         config: ``loss``, ``std_floor`` and ``flat``.
     """
-    share = weight / weight.sum(1, keepdim=True)
+    rounding = ROUNDING * torch.finfo(rewards.dtype).eps
+    absent = weight == 0
+    rewards, weight = rewards.double().masked_fill(absent, 0.0), weight.double()
+    total = weight.sum(1, keepdim=True)
+    drawn = total[:, 0] > 0
+    share = weight / total.masked_fill(total == 0, 1.0)
     mean = (share * rewards).sum(1)
-    centred = rewards - mean[:, None]
+    centred = (rewards - mean[:, None]).masked_fill(absent, 0.0)
     spread = (share * centred.square()).sum(1).sqrt()
-    flat = spread < config.flat
+    level = spread <= rounding * (share * rewards.abs()).sum(1)
+    flat = drawn & (level | (spread < config.flat))
     scale = 1.0 if config.loss == "dr_grpo" else spread.clamp(min=max(config.std_floor, SMALLEST))[:, None]
-    advantage = (centred / scale).masked_fill(flat[:, None] | (weight == 0), 0.0)
-    counted: Bool[Tensor, " B"] = ~flat if config.loss == "dapo" else flat.new_ones(flat.shape)
-    return Judgement(share, advantage, mean, spread, flat, counted)
+    advantage = (centred / scale).masked_fill(flat[:, None], 0.0)
+    counted = drawn & ~flat if config.loss == "dapo" else drawn
+    return Judgement(share, advantage, mean, spread, flat, drawn, counted)
 
 
 def grpo_loss(
@@ -98,10 +113,16 @@ def grpo_loss(
     """The clipped objective with KL of each context, as a loss; every code of a rollout is one token.
 
     ``- sum_i share_i 1/3 sum_t ( min(ratio A_i, clip(ratio, 1 - low, 1 + high) A_i) - beta KL )`` with
-    ``ratio = exp(policy - rollout)`` and ``KL = exp(reference - policy) - (reference - policy) - 1``, the unbiased,
-    never negative estimate. The loss of a step is the sum over its contexts divided by the number of those that are
-    ``counted``; contexts that are not have loss 0. Nothing else binds two contexts, so that a step can be cut into
-    micro-batches and over processes at will.
+    ``ratio = exp(policy - rollout)`` and ``KL = exp(reference - policy) - (reference - policy) - 1``, an estimate of
+    KL(policy || reference) per code that is never negative. The loss of a step is the sum over its contexts divided by
+    the number of those that are ``counted``; contexts that are not have loss 0. Nothing else binds two contexts, so
+    that a step can be cut into micro-batches and over processes at will.
+
+    What the estimate is, and is not. For independent draws from the policy it is without bias; for draws without
+    replacement it is self-normalised as the rest is, see `judge`. Its gradient is not that of KL(policy || reference):
+    the draws do not move with the weights, and what remains is, in the mean over draws, the gradient of the other
+    direction, KL(reference || policy) of the next code after the prefixes that the policy draws. Both are 0 where the
+    models agree, and equal to first order near there. That is the term as the paper has it.
 
     Args:
         policy: log-probabilities with gradient.
@@ -112,7 +133,7 @@ def grpo_loss(
         kl_weight: beta.
 
     Returns:
-        The loss of each context, and its KL without gradient.
+        The loss of each context, float64, and its KL without gradient.
     """
     missing = (judgement.share == 0)[..., None]
     policy, rollout, reference = (one.masked_fill(missing, 0.0) for one in (policy, rollout, reference))
@@ -121,7 +142,7 @@ def grpo_loss(
     ratio = (policy - rollout).exp()
     surrogate = (ratio * advantage).minimum(ratio.clamp(1 - config.clip, 1 + high) * advantage)
     difference = reference - policy
-    divergence = difference.exp() - difference - 1
+    divergence = torch.expm1(difference) - difference  # exp(x) - x - 1 would round below 0
     loss = -(judgement.share * (surrogate - kl_weight * divergence).mean(-1)).sum(1)
     kl = (judgement.share * divergence.detach().mean(-1)).sum(1)
     return loss.masked_fill(~judgement.counted, 0.0), kl

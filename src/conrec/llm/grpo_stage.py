@@ -36,7 +36,7 @@ LONGEST_GRADIENT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What a step was like: means over its contexts, of all processes.
+    """What a step was like: means over those of its contexts, in all processes, that have an eligible item.
 
     Attributes:
         reward: mean of a group.
@@ -88,6 +88,8 @@ def train_step(
 ) -> StepRecord:
     """Rollouts of n contexts and the updates on them, in place.
 
+    A context without an eligible item teaches nothing and counts nowhere.
+
     Args:
         backbone: the policy, in evaluation mode.
         reference: the model that KL is measured against.
@@ -104,7 +106,7 @@ def train_step(
     size = config.micro_batch_size or max(1, len(samples))
     parts = [places[begin : begin + size] for begin in range(0, len(places), size)]
     parameters = [one for one in backbone.model.parameters() if one.requires_grad]
-    table = torch.zeros(len(samples), len(fields(StepRecord)) + 1, dtype=torch.float64, device=backbone.device)
+    table = torch.zeros(len(samples), len(fields(StepRecord)) + 2, dtype=torch.float64, device=backbone.device)
     drawn: list[_Drawn] = []
     for update in range(config.updates_per_rollout):
         optimiser.zero_grad(set_to_none=True)
@@ -132,15 +134,17 @@ def train_step(
             optimiser.step()
         if schedule is not None:
             schedule.step()
-    means = whole.mean(0).tolist()
-    means[LOSS] = float(whole[:, LOSS].sum()) / max(1, counted)
-    return StepRecord(*means[:COUNTED])
+    sums = whole.sum(0)
+    means = (sums / sums[PRESENT].clamp(min=1)).tolist()
+    means[LOSS] = float(sums[LOSS]) / max(1, counted)
+    return StepRecord(*means[: len(NAMES)])
 
 
 NAMES = tuple(one.name for one in fields(StepRecord))
-KL, LOSS, COUNTED = NAMES.index("kl"), NAMES.index("loss"), len(NAMES)
+KL, LOSS, COUNTED, PRESENT = NAMES.index("kl"), NAMES.index("loss"), len(NAMES), len(NAMES) + 1
 LEARNED = [KL, LOSS]
-"""Columns of a step's table: a row for each context, the fields of `StepRecord`, and whether the context counts."""
+"""Columns of a step's table: a row for each context, the fields of `StepRecord`, whether the context counts in the
+loss, and whether it has an eligible item."""
 
 
 def _draw(
@@ -160,7 +164,7 @@ def _draw(
     with torch.no_grad(), reference.autocast():
         anchor = log_probabilities(reference, prompts, trie, rollouts.codes)
     rewards = stage.reward(rollouts.item.clamp(min=0), list(samples.gts), list(samples.fps))
-    judgement = judge(rewards.to(policy.dtype), rollouts.weight.to(policy.dtype), config)
+    judgement = judge(rewards, rollouts.weight, config)
     return policy, _Drawn(prompts, trie, rollouts, judgement, anchor)
 
 
@@ -175,7 +179,8 @@ def _described(found: _Drawn) -> Float[Tensor, "B columns"]:
         "distinct_items": _distinct(rollouts.item),
     }
     unknown = torch.zeros_like(judgement.mean)
-    return torch.stack([columns.get(name, unknown).double() for name in NAMES] + [judgement.counted.double()], dim=1)
+    values = [*(columns.get(name, unknown) for name in NAMES), judgement.counted, judgement.drawn]
+    return torch.stack([one.double() for one in values], dim=1)
 
 
 def _distinct(values: Int64[Tensor, "B G"]) -> Int64[Tensor, " B"]:
@@ -196,19 +201,23 @@ def mean_reward(
 ) -> float:
     """Mean reward of G independent rollouts a sample; the same draw of chance at every call.
 
-    Neither the batch size nor the number of processes changes it, but for rounding within the model.
+    Neither the batch size nor the number of processes changes it, but for rounding within the model. Samples without an
+    eligible item are left out; where no other is there, it is 0.
     """
     own = processes.share(np.arange(len(samples)))
-    rewards = torch.zeros(len(samples), dtype=torch.float64, device=backbone.device)
+    table = torch.zeros(len(samples), 2, dtype=torch.float64, device=backbone.device)
     size = config.micro_batch_size or config.batch_size
     for begin in range(0, len(own), size):
         rows = own[begin : begin + size]
         batch = samples.select(rows)
         prompts, trie = stage.inputs(batch)
         with backbone.autocast():
-            items = sample(backbone, prompts, trie, config.group_size, rollout_seeds(seed, "rollout", rows)).item
-        rewards[rows] = stage.reward(items, list(batch.gts), list(batch.fps)).double().mean(1)
-    return float(processes.all_reduce(rewards).mean())
+            drawn = sample(backbone, prompts, trie, config.group_size, rollout_seeds(seed, "rollout", rows))
+        rewards = stage.reward(drawn.item.clamp(min=0), list(batch.gts), list(batch.fps))
+        judgement = judge(rewards, drawn.weight, config)
+        table[rows] = torch.stack([judgement.mean, judgement.drawn.double()], dim=1)
+    total, present = processes.all_reduce(table).sum(0).tolist()
+    return float(total) / max(1.0, float(present))
 
 
 def train_stage(
