@@ -24,6 +24,7 @@ from common.models import Sizes, qwen3, random_prompts
 from common.peers import PrefixDictionary
 from conrec.items.eligible import EligibleTrie, LiveItems
 from conrec.items.trie import Trie
+from conrec.items.trie_file import load_trie, save_trie
 from conrec.llm.backbone import Backbone
 from conrec.llm.policy import FEW, next_codes
 from conrec.llm.tree import TokenTree
@@ -100,7 +101,9 @@ def measure(report: Report, setting: Setting, name: str, device: str, dtype: tor
     report.figure(f"build_seconds{suffix}", builds.spread("build"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trie.safetensors"
-        saved = take_turns({"save": lambda: trie.save(file), "load": lambda: Trie.load(file, trie.codes.numpy())}, 3)
+        saved = take_turns(
+            {"save": lambda: save_trie(file, trie), "load": lambda: load_trie(file, trie.codes.numpy())}, 3
+        )
         report.figure(f"file_bytes_per_item{suffix}", file.stat().st_size / setting.items)
         report.figure(f"save_seconds{suffix}", saved.spread("save"))
         report.figure(f"load_seconds{suffix}", saved.spread("load"))

@@ -19,7 +19,9 @@ from conrec.config import Config, Context
 from conrec.errors import ConfigError
 from conrec.evaluation.metrics import fhr
 from conrec.items.build import ItemSpace, read_items
+from conrec.items.space import TRIE
 from conrec.items.trie import Trie
+from conrec.items.trie_file import load_trie
 from conrec.llm.backbone import Backbone, load_backbone
 from conrec.llm.prompts import PromptBuilder
 from conrec.llm.recommender import GenerativeRecommender
@@ -36,7 +38,6 @@ __all__ = ["DATA_FILES", "DATA_INPUTS", "ITEM_INPUTS", "WITHOUT_WEIGHTS", "Works
 DATA_FILES = ("events.parquet", "items.parquet", "anchors.parquet", "periods.json", "counts.json", "swing.parquet")
 DATA_INPUTS = tuple(f"data/{name}" for name in DATA_FILES if name != "counts.json")
 ITEM_INPUTS = ("items/semantic_ids.parquet", "items/rebuilt.safetensors")
-TRIE = "items/trie.safetensors"
 WITHOUT_WEIGHTS = ("most-disliked", "live-popularity")
 """Rows that are counted anew from the log whenever they are asked."""
 VALIDATION_ANCHORS = 500
@@ -94,7 +95,7 @@ class Workspace:
     @cached_property
     def trie(self) -> Trie:
         """All semantic IDs."""
-        return Trie.load(self.folder / TRIE, self.items.semantic_ids.resolved, device_of(self.config))
+        return load_trie(self.folder / "items" / TRIE, self.items.semantic_ids.resolved, device_of(self.config))
 
     @cached_property
     def rebuilt(self) -> torch.Tensor:
@@ -137,9 +138,17 @@ class Workspace:
 
     def generative(self, backbone: Backbone, context: Context) -> GenerativeRecommender:
         """A backbone as a recommender."""
-        size = self.config.prediction.batch_size
-        exact, budget = self.config.prediction.certified, self.config.prediction.node_budget
-        return GenerativeRecommender(backbone, self.prompts(backbone), self.trie, context, size, exact, budget)
+        asked = self.config.prediction
+        return GenerativeRecommender(
+            backbone,
+            self.prompts(backbone),
+            self.trie,
+            context,
+            asked.batch_size,
+            certified=asked.certified,
+            budget=asked.node_budget,
+            normalise=asked.normalise,
+        )
 
     def validation_fhr(self, backbone: Backbone, context: Context) -> float:
         """FHR@20 on the validation anchors."""

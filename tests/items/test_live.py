@@ -10,10 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conrec.arrays import Array
 from conrec.artefacts import read_tensors, write_tensors
-from conrec.errors import ArtefactError
+from conrec.errors import ArtefactError, DataError
 from conrec.items.eligible import EligibleTrie, LiveItems
 from conrec.items.trie import Trie
+from conrec.items.trie_file import load_trie, save_trie
 from tests.items.test_eligible import Sid, listed, requests
 
 
@@ -63,8 +65,8 @@ def test_paths_counts_and_children(request: tuple[list[Sid], int, list[set[int]]
     for item, sid in enumerate(sids):
         assert path[item].tolist() == [states_of(trie, sid[: level + 1]) for level in range(3)]
     for level in (0, 1):
-        below = trie.items_below(level)
-        assert len(below) == trie.n_nodes(level) == len({sid[: level + 1] for sid in sids})
+        below = trie.items_below(torch.arange(trie.n_nodes(level)), level)
+        assert trie.n_nodes(level) == len({sid[: level + 1] for sid in sids})
         assert torch.equal(below, torch.bincount(path[:, level]))
         children = trie.children(torch.arange(trie.n_nodes(level)), level + 1)
         for node in range(trie.n_nodes(level)):
@@ -81,8 +83,8 @@ def trie() -> Trie:
 
 
 def test_a_saved_trie_is_the_same_trie(trie: Trie, tmp_path: Path) -> None:
-    trie.save(tmp_path / "trie.safetensors")
-    again = Trie.load(tmp_path / "trie.safetensors", trie.codes.numpy())
+    save_trie(tmp_path / "trie.safetensors", trie)
+    again = load_trie(tmp_path / "trie.safetensors", trie.codes.numpy())
     assert (again.codebook_size, again.n_items, again.nbytes) == (8, 4, trie.nbytes)
     assert torch.equal(again.path(), trie.path())
     for level in range(3):
@@ -92,20 +94,50 @@ def test_a_saved_trie_is_the_same_trie(trie: Trie, tmp_path: Path) -> None:
 
 def test_a_trie_of_another_table_or_a_damaged_one_is_refused(trie: Trie, tmp_path: Path) -> None:
     path = tmp_path / "trie.safetensors"
-    trie.save(path)
+    save_trie(path, trie)
     moved = trie.codes.numpy().copy()
     moved[2, 2] = 5
     with pytest.raises(ArtefactError, match="another table of semantic IDs"):
-        Trie.load(path, moved)
+        load_trie(path, moved)
     with pytest.raises(ArtefactError, match="another table of semantic IDs"):
-        Trie.load(path, moved[:3])
+        load_trie(path, moved[:3])
     tensors = read_tensors(path)
     del tensors["item"]
     write_tensors(path, tensors)
     with pytest.raises(ArtefactError, match=r"holds .*expected.*item"):
-        Trie.load(path, trie.codes.numpy())
+        load_trie(path, trie.codes.numpy())
     with pytest.raises(ArtefactError):
-        Trie.load(tmp_path / "nowhere.safetensors", trie.codes.numpy())
+        load_trie(tmp_path / "nowhere.safetensors", trie.codes.numpy())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("item", np.asarray([0, 1, 2, 2]), "not those of the table"),
+        ("second_offsets", np.asarray([0, 2, 2]), "offsets of the second"),
+        ("third_codes", np.asarray([0, 9, 1, 1]), "the third codes"),
+        ("first", np.asarray([0, 1]), "2 first codes of 8"),
+    ],
+)
+def test_a_file_with_other_numbers_is_refused(trie: Trie, tmp_path: Path, name: str, value: Array, said: str) -> None:
+    path = tmp_path / "trie.safetensors"
+    save_trie(path, trie)
+    write_tensors(path, {**read_tensors(path), name: value.astype(np.int32)})
+    with pytest.raises(ArtefactError, match=said):
+        load_trie(path, trie.codes.numpy())
+
+
+def test_priors_that_are_none_are_refused_and_never_is_not_live(trie: Trie) -> None:
+    for wrong in (torch.nan, torch.inf):
+        with pytest.raises(DataError, match=r"live prior.*NaN or \+inf"):
+            LiveItems(trie, prior=torch.tensor([0.0, wrong, 0.0, 0.0]))
+    pool = LiveItems(trie, prior=torch.tensor([0.0, -torch.inf, 1.0, 2.0]))
+    assert pool.n_live == 3
+    assert not EligibleTrie(pool, torch.full((1, 0), -1)).mask(trie.root(1)[None], 0)[0, 0, 0]
+    with pytest.raises(DataError, match=r"3 values.*one for each of 4 items"):
+        LiveItems(trie, torch.ones(3, dtype=torch.bool))
+    with pytest.raises(DataError, match=r"item 4.*from 0 to 3"):
+        EligibleTrie(trie, torch.tensor([[-1, 4]]))
 
 
 def test_many_items_take_few_bytes_and_are_all_found() -> None:

@@ -126,9 +126,8 @@ def test_moving_to_a_device_takes_every_tensor_along(trie: Trie) -> None:
     moved = trie.to("meta")
     assert moved.device == torch.device("meta")
     assert trie.device == torch.device("cpu")
+    assert {one.device.type for one in moved.arrays().values()} == {"meta"}
     state = moved.root(2)
     for level in range(3):
-        assert moved.mask(state, level).device == torch.device("meta")
-        assert moved.mask(state, level).shape == (2, 8)
         state = moved.step(state, torch.zeros(2, dtype=torch.int64, device="meta"), level)
         assert state.device == torch.device("meta")

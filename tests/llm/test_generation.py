@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 
+from conrec.errors import ConrecError, DataError
 from conrec.items.eligible import EligibleTrie, LiveItems
 from conrec.items.trie import Trie
 from conrec.llm.generation import beam_search
+from conrec.llm.policy import log_probabilities
 from tests.llm.conftest import PROMPTS
 from tests.llm.plain import every_score
 
@@ -163,3 +169,73 @@ def test_a_budget_ends_the_proof_and_not_the_list(backbone, trie, blocked):
         assert torch.equal(short.proved, plain.proved)
     assert not beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), 2, 2, budget=1).proved.all()
     assert beam_search(backbone, PROMPTS, EligibleTrie(trie, blocked), 2, 2, budget=1000).proved.all()
+
+
+@torch.no_grad()
+def test_neither_padding_nor_pieces_nor_precision_change_a_list(backbone, trie, blocked, monkeypatch):
+    eligible = EligibleTrie(trie, blocked)
+    plain = beam_search(backbone, PROMPTS, eligible, 9)
+    left = beam_search(backbone, PROMPTS, eligible, 9, padding="left")
+    monkeypatch.setattr("conrec.llm.generation.CELLS", 1)  # a prefix at a time
+    pieces = beam_search(backbone, PROMPTS, eligible, 9)
+    backbone.model.double()
+    double = beam_search(backbone, PROMPTS, eligible, 9)
+    assert double.score.dtype == torch.float64
+    for other in (left, pieces, double):
+        assert torch.equal(other.item, plain.item)
+        torch.testing.assert_close(other.score, plain.score, atol=1e-5, rtol=1e-5, check_dtype=False)
+
+
+# PEFT 0.21 asks Transformers 5.23 for an attribute by its old name; delete once it asks for the new one.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("targets", [["q_proj", "down_proj"], ["v_proj", "lm_head"]])
+@torch.no_grad()
+def test_lists_of_a_model_with_adapters_are_exact(backbone, trie, blocked, targets):
+    """On the head too, which is then more than its matrix."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+        model = get_peft_model(backbone.model, LoraConfig(r=4, target_modules=targets))
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    model.eval()
+    adapted = replace(backbone, model=model)
+    scores = every_score(adapted, trie, PROMPTS, blocked)
+    with model.disable_adapter():
+        assert (scores - every_score(backbone, trie, PROMPTS, blocked)).abs().nan_to_num().max() > 0.1
+    assert_exact(beam_search(adapted, PROMPTS, EligibleTrie(trie, blocked), 9), scores, 9)
+    codes = trie.codes[None].expand(3, -1, -1).long()
+    logs = log_probabilities(adapted, PROMPTS, EligibleTrie(trie, blocked), codes).sum(-1)
+    torch.testing.assert_close(logs, scores, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("certified", [False, True])
+def test_broken_weights_are_said_and_no_search_goes_on_for_ever(backbone, trie, nothing, certified):
+    with torch.no_grad():
+        backbone.model.get_decoder().norm.weight.fill_(torch.nan)
+    with pytest.raises(ConrecError, match=r"code 1: the model's logits are not finite.*learning_rate"):
+        beam_search(backbone, PROMPTS, EligibleTrie(trie, nothing), 3, certified=certified)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "k", "width", "budget"),
+    [(PROMPTS, 0, None, None), (PROMPTS, 3, -1, None), (PROMPTS, 3, 3, 0), (PROMPTS[:2], 3, None, None),
+     ([], 3, None, None), ([[1], [], [2]], 3, None, None)],
+)  # fmt: skip
+def test_what_cannot_be_searched_is_refused(backbone, trie, nothing, prompts, k, width, budget):
+    with pytest.raises(DataError):
+        beam_search(backbone, prompts, EligibleTrie(trie, nothing), k, width, budget=budget)
+
+
+@torch.no_grad()
+def test_many_items_and_a_wide_fan_out(backbone):
+    """300 items, of which one first code holds all but a few; lists longer than the first round."""
+    rng = np.random.default_rng(1)
+    drawn = np.concatenate([rng.permutation(64)[:60], 64 + rng.permutation(448)[:240]])
+    codes = torch.from_numpy(np.stack([drawn // 64, drawn // 8 % 8, drawn % 8], 1))
+    trie = Trie.from_codes(codes, 8)
+    nothing = torch.full((3, 0), -1)
+    scores = every_score(backbone, trie, PROMPTS, nothing)
+    for k in (3, 150, 400):
+        assert_exact(beam_search(backbone, PROMPTS, EligibleTrie(trie, nothing), k), scores, k)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from conrec.config import BackboneConfig
 from conrec.items.eligible import EligibleTrie
 from conrec.items.trie import Trie
-from conrec.llm.backbone import build_backbone
-from conrec.llm.policy import FEW, distinct, log_probabilities
+from conrec.llm.backbone import FEW, build_backbone
+from conrec.llm.policy import distinct, log_probabilities
 from tests.llm.conftest import PROMPTS
 from tests.llm.plain import every_score, plain_log_probabilities
 
@@ -67,12 +67,12 @@ def test_what_is_not_allowed_has_no_probability(backbone, trie, blocked):
 def test_few_codes_of_many_are_read_from_the_head_alone():
     """A codebook of which the trie allows at most one code in sixteen behind a prefix."""
     config = BackboneConfig(hidden_size=32, layers=1, heads=4, key_value_heads=2, intermediate_size=64, vocabulary=300)
-    wide = build_backbone(config, 64, ["a title"], [], seed=1)
+    wide = build_backbone(config, 512, ["a title"], [], seed=1)
     wide.model.eval()
-    chosen = torch.randperm(64**2, generator=torch.Generator().manual_seed(0))[:30]
-    codes = torch.stack([chosen // 64, chosen % 64, chosen * 7 % 64], 1)
-    trie = Trie.from_codes(codes, 64)
-    assert trie.children(trie.root(1), 1).code.shape[-1] * FEW <= 64
+    chosen = torch.randperm(512**2, generator=torch.Generator().manual_seed(0))[:30]
+    codes = torch.stack([chosen // 512, chosen % 512, chosen * 7 % 512], 1)
+    trie = Trie.from_codes(codes, 512)
+    assert trie.widest(1) * FEW <= 512
     nothing = torch.full((3, 0), -1)
     logs = log_probabilities(wide, PROMPTS, EligibleTrie(trie, nothing), codes[None].expand(3, -1, -1))
     torch.testing.assert_close(logs.sum(-1), every_score(wide, trie, PROMPTS, nothing), atol=1e-5, rtol=1e-5)

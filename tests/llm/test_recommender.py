@@ -69,6 +69,15 @@ def test_only_live_items_are_generated_and_priors_rank_them(log: Log) -> None:
     assert np.array_equal(pooled.score(log, queries, candidates), model.score(log, queries, candidates))
 
 
+def test_the_other_normalisation_ranks_and_scores_alike(log: Log) -> None:
+    model = replace(TestBoth().fit(log, 0), normalise="vocabulary")
+    queries = Queries(np.arange(4, dtype=np.int32), np.full(4, 1 << 40))
+    ranking = model.predict(log, queries, 8, history_eligible=True)
+    scores = model.score(log, queries, ranking.item.astype(np.int32))
+    np.testing.assert_allclose(scores, ranking.score, atol=1e-5)
+    assert (np.exp(scores).sum(1) < 1).all()
+
+
 def test_lists_without_proof_are_counted(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
     model = TestBoth().fit(log, 0)
     queries = Queries(np.arange(4, dtype=np.int32), np.full(4, 1 << 40))

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 
+from conrec.errors import ConrecError, DataError
 from conrec.items.eligible import EligibleTrie
 from conrec.items.trie import Trie
 from conrec.llm.policy import log_probabilities
@@ -95,3 +96,31 @@ def test_what_a_request_draws_depends_on_itself_alone(backbone, trie, blocked, r
         assert torch.equal(alone.item[0], together.item[row])
     other = sample(backbone, PROMPTS, EligibleTrie(trie, blocked), 12, SEEDS + 1, replacement=replacement)
     assert not torch.equal(other.item, together.item)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("replacement", [True, False])
+def test_a_request_without_eligible_items_draws_nothing(backbone, trie, replacement):
+    blocked = torch.full((3, trie.n_items), -1)
+    blocked[1] = torch.arange(trie.n_items)
+    drawn = sample(backbone, PROMPTS, EligibleTrie(trie, blocked), 5, SEEDS, replacement=replacement)
+    assert (drawn.item[1] == -1).all()
+    assert not drawn.weight[1].any()
+    assert not drawn.log_probability[1].any()
+    assert (drawn.item[[0, 2]] >= 0).all()
+
+
+@torch.no_grad()
+def test_padding_changes_no_draw_and_broken_weights_are_said(backbone, trie, blocked):
+    eligible = EligibleTrie(trie, blocked)
+    for replacement in (True, False):
+        right = sample(backbone, PROMPTS, eligible, 8, SEEDS, replacement=replacement)
+        left = sample(backbone, PROMPTS, eligible, 8, SEEDS, replacement=replacement, padding="left")
+        assert torch.equal(left.item, right.item)
+        torch.testing.assert_close(left.log_probability, right.log_probability, atol=1e-5, rtol=1e-5)
+    for group, seeds in ((0, SEEDS), (3, SEEDS[:2])):
+        with pytest.raises(DataError, match="rollouts"):
+            sample(backbone, PROMPTS, eligible, group, seeds)
+    backbone.model.get_decoder().norm.weight.fill_(torch.nan)
+    with pytest.raises(ConrecError, match="not finite"):
+        sample(backbone, PROMPTS, eligible, 3, SEEDS)

@@ -16,7 +16,7 @@ from conrec.config import Config
 from conrec.errors import DataError, MissingExtraError
 from conrec.items.diagnostics import describe_items, unit_rows
 from conrec.items.semantic_ids import SemanticIds, most_of_a_first_code, resolve_collisions, write_semantic_ids
-from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, ItemSpace, read_items
+from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, read_items
 from conrec.progress import console
 
 __all__ = ["ItemSpace", "build_items", "item_texts", "read_items"]
@@ -74,6 +74,7 @@ def build_items(
         train_rqvae,
     )
     from conrec.items.trie import Trie  # noqa: PLC0415
+    from conrec.items.trie_file import save_trie  # noqa: PLC0415
 
     device = config.run.device
     if device == "auto":
@@ -101,7 +102,7 @@ def build_items(
     ids = SemanticIds(codes, resolved, size)
     item_ids = prepared_items["item_id"].to_pylist()
     write_semantic_ids(folder / SEMANTIC_IDS_FILE, item_ids, ids)
-    Trie.from_codes(torch.from_numpy(resolved), size).save(folder / "trie.safetensors")
+    save_trie(folder / TRIE, Trie.from_codes(torch.from_numpy(resolved), size))
     rebuilt = unit_rows(_apart(model.rebuild, codes, train_items))
     write_tensors(folder / REBUILT, {"rebuilt": rebuilt})
     described = describe_items(ids, embeddings - model.mean.cpu().numpy(), rebuilt, train_items)

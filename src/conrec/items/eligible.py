@@ -6,10 +6,13 @@ that every allowed path ends at an item that may be returned.
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from conrec.errors import DataError
 from conrec.items.trie import Children, Trie, dense
 
 __all__ = ["EligibleTrie", "LiveItems"]
@@ -22,46 +25,58 @@ class LiveItems:
         trie: the whole catalogue.
         items: bool [items], which are live; all by default.
         prior: float [items], added to an item's log-probability by the beam search (not by sampling): the
-            logarithm of a popularity, a business rule; none by default.
+            logarithm of a popularity, a business rule; none by default. An item at -inf is not live.
+
+    Attributes:
+        n_live: number of live items.
+        has_prior: whether items have a prior.
+
+    Raises:
+        DataError: not one value an item, or a prior that is NaN or +inf.
     """
 
     def __init__(
-        self, trie: Trie, items: Bool[Tensor, " items"] | None = None, prior: Float[Tensor, " items"] | None = None
+        self, trie: Trie, items: Bool[Tensor, " any"] | None = None, prior: Float[Tensor, " priors"] | None = None
     ) -> None:
         self.trie = trie
-        live = (
-            torch.ones(trie.n_items, dtype=torch.bool, device=trie.device) if items is None else items.to(trie.device)
-        )
-        self._n_live = int(live.sum())
-        path = trie.path() if items is not None or prior is not None else None
-        if items is None or path is None:
-            self._counts = (trie.items_below(0), trie.items_below(1), live.long())
-        else:
-            below = [torch.zeros(trie.n_nodes(level), dtype=torch.int64, device=trie.device) for level in (0, 1)]
-            for level in (0, 1):
-                below[level].index_add_(0, path[:, level], live.long())
-            self._counts = (below[0], below[1], live.long())
-        self._prior: tuple[Tensor, ...] | None = None
-        if prior is not None and path is not None:
-            value = prior.to(trie.device, torch.float32).masked_fill(~live, -torch.inf)
+        for name, given in (("items", items), ("prior", prior)):
+            if given is not None and len(given) != trie.n_items:
+                raise DataError(
+                    f"{len(given)} values", where=f"live {name}", expected=f"one for each of {trie.n_items} items"
+                )
+        self.n_live, self.has_prior = trie.n_items, prior is not None
+        self._below: tuple[Tensor, ...] | None = None  # live items below each state, where not all are live
+        self._prior: tuple[Tensor, ...] | None = None  # largest prior below each state
+        if items is None and prior is None:
+            return
+        live = torch.ones(trie.n_items, dtype=torch.bool) if items is None else items
+        live = live.to(trie.device)
+        path = trie.path()
+        if prior is not None:
+            value = prior.to(trie.device, torch.float32)
+            if bool((value.isnan() | value.isposinf()).any()):
+                raise DataError("a prior is NaN or +inf", where="live prior", expected="numbers, or -inf for never")
+            live = live & ~value.isneginf()
+            value = value.masked_fill(~live, -torch.inf)
             best = [torch.full((trie.n_nodes(level),), -torch.inf, device=trie.device) for level in (0, 1)]
             for level in (0, 1):
                 best[level].scatter_reduce_(0, path[:, level], value, "amax")
             self._prior = (best[0], best[1], value)
+        below = [torch.zeros(trie.n_nodes(level), dtype=torch.int64, device=trie.device) for level in (0, 1)]
+        for level in (0, 1):
+            below[level].index_add_(0, path[:, level], live.long())
+        self._below = (below[0], below[1], live.long())
+        self.n_live = int(live.sum())
 
-    @property
-    def n_live(self) -> int:
-        """Number of live items."""
-        return self._n_live
+    def below(self, state: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n"]:
+        """How many live items lie under each state after the code of ``level``; 0 for -1."""
+        if self._below is None:
+            return self.trie.items_below(state, level)
+        return torch.where(state >= 0, self._below[level][state.clamp(min=0)], 0)
 
-    @property
-    def has_prior(self) -> bool:
-        """Whether items have a prior."""
-        return self._prior is not None
-
-    def counts(self, level: int) -> Int64[Tensor, " nodes"]:
-        """How many live items lie under each state after the code of ``level``."""
-        return self._counts[level]
+    def allowed(self, state: Int64[Tensor, "*n"], level: int) -> Bool[Tensor, "*n"]:
+        """Whether a live item lies under each state after the code of ``level``."""
+        return state >= 0 if self._below is None else self.below(state, level) > 0
 
     def prior(self, state: Int64[Tensor, "*n"], level: int) -> Float[Tensor, "*n"]:
         """The largest prior of a live item under each state after the code of ``level``; 0 without priors.
@@ -80,21 +95,28 @@ class EligibleTrie:
         live: the catalogue, whole (a `Trie`) or restricted (`LiveItems`).
         blocked: int64 [B, M], the items that a request must not return, in any order, -1 for none; an item may
             be named twice.
+
+    Raises:
+        DataError: a blocked item is none of the catalogue.
     """
 
     def __init__(self, live: Trie | LiveItems, blocked: Int64[Tensor, "B M"]) -> None:
         self.live = LiveItems(live) if isinstance(live, Trie) else live
         self.trie = self.live.trie
         self.rows = len(blocked)
-        self._blocked = blocked.to(self.trie.device)
-        self._gone, self._n_gone = self._emptied()
+        if blocked.numel() and int(blocked.max()) >= self.trie.n_items:
+            raise DataError(
+                f"item {int(blocked.max())}",
+                where="blocked items",
+                expected=f"from 0 to {self.trie.n_items - 1}, or -1",
+            )
+        self._gone, self._n_gone = self._emptied(blocked.to(self.trie.device))
 
-    def _emptied(self) -> tuple[list[Tensor], Tensor]:
+    def _emptied(self, blocked: Tensor) -> tuple[list[Tensor], Tensor]:
         """For each level, sorted keys ``row * nodes + state`` of the states that a request's blocked items empty."""
-        blocked = self._blocked
         row = torch.arange(self.rows, device=blocked.device)[:, None].expand_as(blocked)[blocked >= 0]
         item = blocked[blocked >= 0]
-        alive = self.live.counts(2)[item] > 0
+        alive = self.live.allowed(item, self.trie.levels - 1)
         key = torch.unique(row[alive] * self.trie.n_items + item[alive])
         row, item = key // self.trie.n_items, key % self.trie.n_items
         state, codes = self.trie.root(len(item)), self.trie.codes[item].long()
@@ -103,7 +125,7 @@ class EligibleTrie:
             state = self.trie.step(state, codes[:, level], level)
             nodes = self.trie.n_nodes(level)
             keys, count = torch.unique(row * nodes + state, return_counts=True)
-            gone.append(keys[count == self.live.counts(level)[keys % nodes]])
+            gone.append(keys[count == self.live.below(keys % nodes, level)])
         return [*gone, key], torch.bincount(row, minlength=self.rows)
 
     def root(self) -> Int64[Tensor, "B 1"]:
@@ -113,12 +135,11 @@ class EligibleTrie:
     def children(self, state: Int64[Tensor, "B n"], level: int) -> Children:
         """The codes that may follow each state, as `Trie.children` gives them."""
         every = self.trie.children(state, level)
-        reached = every.state.clamp(min=0)
-        allowed = every.allowed & (self.live.counts(level)[reached] > 0)
+        allowed = self.live.allowed(every.state, level)
         gone = self._gone[level]
         if len(gone):
             row = torch.arange(self.rows, device=state.device)[:, None, None]
-            key = row * self.trie.n_nodes(level) + reached
+            key = row * self.trie.n_nodes(level) + every.state.clamp(min=0)
             place = torch.searchsorted(gone, key).clamp(max=len(gone) - 1)
             allowed &= gone[place] != key
         return Children(every.code, torch.where(allowed, every.state, -1))
@@ -136,5 +157,15 @@ class EligibleTrie:
         return self.live.n_live - self._n_gone
 
     def select(self, rows: Int64[Tensor, " n"]) -> EligibleTrie:
-        """The trie of some of the requests, in the given order."""
-        return EligibleTrie(self.live, self._blocked[rows])
+        """The trie of some of the requests, each named once, in the given order."""
+        chosen = copy(self)
+        chosen.rows = len(rows)
+        place = torch.full((self.rows,), -1, dtype=torch.int64, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        chosen._n_gone = self._n_gone[rows]
+        chosen._gone = []
+        for level, gone in enumerate(self._gone):
+            nodes = self.trie.n_nodes(level)
+            row = place[gone // nodes]
+            chosen._gone.append((row * nodes + gone % nodes)[row >= 0].sort().values)
+        return chosen

@@ -12,10 +12,11 @@ from conrec.artefacts import read_tensors
 from conrec.errors import ArtefactError
 from conrec.items.semantic_ids import SemanticIds, read_semantic_ids
 
-__all__ = ["REBUILT", "SEMANTIC_IDS_FILE", "ItemSpace", "read_items"]
+__all__ = ["REBUILT", "SEMANTIC_IDS_FILE", "TRIE", "ItemSpace", "read_items"]
 
 SEMANTIC_IDS_FILE = "semantic_ids.parquet"
 REBUILT = "rebuilt.safetensors"
+TRIE = "trie.safetensors"
 
 
 @dataclass(frozen=True, slots=True)

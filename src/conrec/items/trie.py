@@ -8,16 +8,15 @@ look-ups are vectorised over states and stay on the device; 24 to 36 bytes an it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int32, Int64
+from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
-from conrec.artefacts import read_tensors, write_tensors
-from conrec.errors import ArtefactError, DataError
+from conrec.errors import DataError
 
 __all__ = ["Children", "Trie"]
 
@@ -26,7 +25,7 @@ LEVELS = 3
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """What may follow each of some states; ``w`` is the widest fan-out of the level.
+    """What may follow each of some states; ``w`` is the largest number of codes that may follow one of them.
 
     Attributes:
         code: int64 [*n, w], ascending over the children of a state, 0 in unused places.
@@ -82,6 +81,15 @@ class Trie:
         self._first = first  # int32 [codebook], node of each first code, -1 for none
         self._deeper = deeper
         self._item = item  # int32 [items], item of each edge of the last level
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Tensor], codebook_size: int) -> Trie:
+        """The trie that `arrays` was asked of."""
+        second, third = (
+            _Edges(arrays[f"{name}_codes"], arrays[f"{name}_offsets"], int(arrays[f"{name}_offsets"].diff().max()))
+            for name in ("second", "third")
+        )
+        return cls(arrays["codes"], codebook_size, arrays["first"], (second, third), arrays["item"])
 
     @classmethod
     def from_codes(cls, codes: Int[Tensor, "items 3"], codebook_size: int) -> Trie:
@@ -151,7 +159,7 @@ class Trie:
     @property
     def nbytes(self) -> int:
         """Bytes of all its arrays."""
-        return sum(one.numel() * one.element_size() for one in self._arrays().values())
+        return sum(one.numel() * one.element_size() for one in self.arrays().values())
 
     def to(self, device: torch.device | str) -> Trie:
         """The same trie on ``device``."""
@@ -172,10 +180,21 @@ class Trie:
         """How many states there are after the code of ``level`` (0, 1 or 2); after the last, the items."""
         return len(self._deeper[level].offsets) - 1 if level < LEVELS - 1 else self.n_items
 
-    def items_below(self, level: int) -> Int64[Tensor, " nodes"]:
-        """How many items begin with the prefix of each node that the code of ``level`` (0 or 1) leads to."""
-        ends = self._deeper[1].offsets if level == 1 else self._deeper[1].offsets[self._deeper[0].offsets.long()]
-        return ends.diff().long()
+    def widest(self, level: int) -> int:
+        """How many codes of ``level`` follow one state at most."""
+        return self.codebook_size if level == 0 else self._edges(level).widest
+
+    def items_below(self, state: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n"]:
+        """How many items begin with the prefix of each state after the code of ``level`` (0, 1 or 2); 0 for -1."""
+        alive = state >= 0
+        if level == LEVELS - 1:
+            return alive.long()
+        begin = state.clamp(min=0)
+        end = begin + 1
+        if level == 0:
+            begin, end = self._deeper[0].offsets[begin].long(), self._deeper[0].offsets[end].long()
+        items = self._deeper[1].offsets
+        return torch.where(alive, (items[end] - items[begin]).long(), 0)
 
     def path(self) -> Int64[Tensor, "items 3"]:
         """The state of every item after each of its codes; the last column counts the items."""
@@ -206,7 +225,8 @@ class Trie:
         edges = self._edges(level)
         node = state.clamp(0, len(edges.offsets) - 2)
         begin, end = edges.offsets[node].long().unsqueeze(-1), edges.offsets[node + 1].long().unsqueeze(-1)
-        edge = begin + torch.arange(edges.widest, device=self.device)
+        widest = max(1, int((end - begin).masked_fill(~alive, 0).max())) if state.numel() else 1
+        edge = begin + torch.arange(widest, device=self.device)
         used = (edge < end) & alive
         edge = torch.where(used, edge, 0)
         reached = self._item[edge].long() if level == LEVELS - 1 else edge
@@ -251,48 +271,8 @@ class Trie:
         reached = self._item[edge].long() if level == LEVELS - 1 else edge
         return torch.where(known & (low < end) & (edges.codes[edge] == code), reached, -1)
 
-    def save(self, path: Path) -> None:
-        """Write the trie as safetensors, atomically; it carries the semantic IDs that it was built from."""
-        arrays = {name: one.cpu().numpy() for name, one in self._arrays().items()}
-        write_tensors(path, {**arrays, "codebook_size": np.asarray([self.codebook_size], dtype=np.int32)})
-
-    @classmethod
-    def load(cls, path: Path, codes: Int32[np.ndarray, "items 3"], device: torch.device | str = "cpu") -> Trie:
-        """Read what `save` wrote.
-
-        Args:
-            path: the file.
-            codes: the resolved codes of the SID table in use.
-            device: where to put it.
-
-        Raises:
-            ArtefactError: missing, damaged, or the trie of another SID table.
-        """
-        found = read_tensors(path)
-        expected = {"codes", "codebook_size", "first", "second_codes", "second_offsets", "third_codes",
-                    "third_offsets", "item"}  # fmt: skip
-        if set(found) != expected:
-            raise ArtefactError(f"holds {sorted(found)}", where=str(path), expected=", ".join(sorted(expected)))
-        if found["codes"].shape != codes.shape or not np.array_equal(found["codes"], codes):
-            raise ArtefactError(
-                "this trie was built from another table of semantic IDs",
-                where=str(path),
-                expected="the trie of the SID table beside it",
-                mend="Build it again with Trie.from_codes, or run the items stage again.",
-            )
-        tensors = {name: torch.from_numpy(one) for name, one in found.items()}
-        second, third = (
-            _Edges(
-                tensors[f"{name}_codes"],
-                tensors[f"{name}_offsets"],
-                int(tensors[f"{name}_offsets"].diff().max()),
-            )
-            for name in ("second", "third")
-        )
-        size = int(found["codebook_size"][0])
-        return cls(tensors["codes"], size, tensors["first"], (second, third), tensors["item"]).to(device)
-
-    def _arrays(self) -> dict[str, Tensor]:
+    def arrays(self) -> dict[str, Tensor]:
+        """Everything that the trie consists of besides the codebook's size, int32, by name."""
         second, third = self._deeper
         return {
             "codes": self.codes,

@@ -38,6 +38,8 @@ transformers_logging.disable_progress_bar()  # a run has bars of its own
 
 __all__ = ["DISLIKED", "LIKED", "Backbone", "build_backbone", "load_backbone", "load_tokens"]
 
+FEW = 256
+"""A codebook of which at most one code in this many is asked for is gathered, not multiplied."""
 DISLIKED, LIKED = "<disliked>", "<liked>"
 END, PADDING = "<|end|>", "<|pad|>"
 
@@ -83,22 +85,34 @@ class Backbone:
     def head(self, hidden: Float[Tensor, "*n d"], level: int) -> Float[Tensor, "*n codes"]:
         """Logits of the codes of one level; only those rows of the language-model head are multiplied.
 
-        In the precision of the weights in any case: few rows cost little, and rounded logits would tie.
+        In the precision of the weights in any case: few rows cost little, and rounded logits would tie. A head that
+        is more than its matrix, for instance because it carries an adapter, is asked whole.
         """
         head = self.model.get_output_embeddings()
         rows = slice(self.code_offset[level], self.code_offset[level] + self.codebook_size)
-        bias = None if getattr(head, "bias", None) is None else head.bias[rows]
         with torch.autocast(hidden.device.type, enabled=False):
+            if type(head) is not torch.nn.Linear:
+                logits: Tensor = head(hidden.to(self.model.dtype))[..., rows]
+                return logits
+            bias = None if head.bias is None else head.bias[rows]
             return torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight[rows], bias)
 
     def head_at(self, hidden: Float[Tensor, "*n d"], level: int, codes: Int64[Tensor, "*n w"]) -> Float[Tensor, "*n w"]:
-        """Logits of a few codes of one level for each hidden state; only their rows of the head are read."""
+        """Logits of w codes of one level for each hidden state.
+
+        Where w is small beside the codebook, their rows of the head are read alone, else `head` is asked: a gathered
+        row is read once for each hidden state, a row of the matrix once for all.
+        """
         head = self.model.get_output_embeddings()
+        width, size = codes.shape[-1], hidden.shape[-1]
+        sparse = width * FEW <= self.codebook_size and width * size <= 4 * self.codebook_size
+        if not sparse or type(head) is not torch.nn.Linear:
+            return self.head(hidden, level).gather(-1, codes)
         rows = codes + self.code_offset[level]
         with torch.autocast(hidden.device.type, enabled=False):
             chosen = torch.nn.functional.embedding(rows, head.weight)
             logits = torch.einsum("...wd,...d->...w", chosen, hidden.to(chosen.dtype))
-        return logits if getattr(head, "bias", None) is None else logits + head.bias[rows]
+        return logits if head.bias is None else logits + head.bias[rows]
 
     def clone(self) -> Backbone:
         """An independent copy that shares the tokenizer."""

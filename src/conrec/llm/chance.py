@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -16,26 +15,32 @@ _BITS = 52
 """Random bits of a number; with half a step added, every number lies strictly between 0 and 1."""
 
 
-def uniform(seeds: Int64[Tensor, " B"], stream: int, n: int) -> Float[Tensor, "B n"]:
+def uniform(seeds: Int64[Tensor, " B"], stream: int, counter: Int64[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
     """Numbers in (0, 1).
 
     Args:
         seeds: one for each row.
         stream: number of the purpose; different streams of a seed are independent.
-        n: numbers a row.
+        counter: which numbers of the stream, from 0.
 
     Returns:
-        float64, the same for a seed, stream and column whatever the other rows are, on every device.
+        float64, the same for a seed, stream and counter whatever else is asked for, on every device.
     """
-    column = torch.arange(n, device=seeds.device)
-    start = _mixed(_mixed(seeds) + _STEP * torch.tensor(stream + 1, device=seeds.device))
-    bits = (_mixed(start[:, None] + _STEP * (column + 1)) >> (64 - _BITS)) & ((1 << _BITS) - 1)
+    start = _mixed(_mixed(seeds) + _signed(_STEP * (stream + 1)))
+    bits = (_mixed(start.view(-1, *[1] * (counter.ndim - 1)) + _STEP * (counter + 1)) >> (64 - _BITS)) & (
+        (1 << _BITS) - 1
+    )
     return (bits.double() + 0.5) * 2.0**-_BITS
 
 
-def gumbel(seeds: Int64[Tensor, " B"], stream: int, n: int) -> Float[Tensor, "B n"]:
+def gumbel(seeds: Int64[Tensor, " B"], stream: int, counter: Int64[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
     """Standard Gumbel noise, float64; see `uniform`."""
-    return -(-uniform(seeds, stream, n).log()).log()
+    return -(-uniform(seeds, stream, counter).log()).log()
+
+
+def _signed(number: int) -> int:
+    """A number modulo 2^64, as int64 holds it."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _mixed(state: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:

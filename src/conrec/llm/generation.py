@@ -14,15 +14,18 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from conrec.errors import DataError
 from conrec.items.eligible import EligibleTrie
 from conrec.llm.backbone import Backbone
-from conrec.llm.policy import NextCodes, Normalise, next_codes
-from conrec.llm.tree import TokenTree
+from conrec.llm.policy import NextCodes, Normalise, next_codes, read
+from conrec.llm.tree import Padding, TokenTree
 
 __all__ = ["Beams", "beam_search"]
 
 FURTHER = 256
-"""Prefixes of a length that a round after the first expands at most in a row; bounds the memory of a round."""
+"""Prefixes of a length that a round after the first reads at most for a prompt, where k is no larger."""
+CELLS = 1 << 24
+"""Continuations of prefixes that are held at a time; more are read in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ def beam_search(
     certified: bool = True,
     budget: int | None = None,
     normalise: Normalise = "allowed",
+    padding: Padding = "right",
 ) -> Beams:
     """The k most probable items: the exact ones, or those that a plain beam finds.
 
@@ -66,11 +70,19 @@ def beam_search(
             Where they lead to fewer than min(k, eligible) items, the next best are read too.
         certified: go on until every list is proved. With trained models that costs little; the flatter the
             model's distributions, the more of the catalogue has to be read (`Beams.nodes` tells).
-        budget: prefixes read for a prompt beyond which its list is left as it is, if need be unproved.
+        budget: once this many prefixes are read for a prompt, no further round begins for it: its list stays as it
+            is, if need be unproved.
         normalise: over what the probabilities sum to 1 at each step.
+        padding: see `TokenTree`.
+
+    Raises:
+        DataError: k, width or budget is below 1, or there is not one prompt for each request.
+        ConrecError: the model's logits are not finite.
     """
-    limit = width or k
-    search = _Search(backbone, TokenTree(backbone, prompts), trie, k, normalise)
+    limit = k if width is None else width
+    if min(k, limit, 1 if budget is None else budget) < 1:
+        raise DataError(f"k {k}, width {width}, budget {budget}", where="beam search", expected="at least 1")
+    search = _Search(backbone, read(backbone, prompts, trie, padding), trie, k, normalise)
     rows = torch.arange(trie.rows, device=backbone.device)  # the requests still at work
     result = search.found()
     while True:
@@ -113,9 +125,14 @@ class _Pool:
         return _Pool(change(self.score), change(self.bound), change(self.code), change(self.state), change(self.parent))
 
     def joined(self, more: _Pool) -> _Pool:
-        """These prefixes and further ones behind them."""
+        """These prefixes and further ones behind them, without places that no row uses."""
         pairs = ((getattr(self, name), getattr(more, name)) for name in self.__dataclass_fields__)
-        return _Pool(*(torch.cat(pair, dim=1) for pair in pairs))
+        both = _Pool(*(torch.cat(pair, dim=1) for pair in pairs))
+        used = int((~both.bound.isneginf()).sum(1).max())
+        if used * 2 > both.bound.shape[1]:
+            return both
+        place = both.bound.topk(used, dim=1).indices
+        return both.map(lambda one: one.gather(1, place))
 
     def best(self, above: Float[Tensor, " B"], limit: int) -> _Pool | None:
         """Take out the prefixes with the highest bounds above a row's threshold, at most ``limit`` a row."""
@@ -163,21 +180,27 @@ class _Search:
 
     def expand(self, limit: int) -> None:
         """Read the best prefixes of one code, then the best of two, at most ``limit`` of each a request."""
-        for level, pool in enumerate(self._pools):
-            best = pool.best(self._score[:, -1], limit)
+        for level in (0, 1):
+            best = self._pools[level].best(self._score[:, -1], limit)
             if best is None:
                 continue
-            count = best.code.shape[1]
-            tokens = best.code + self.backbone.code_offset[level]
-            hidden = self.tree.extend((tokens, best.parent), keep=level == 0)
-            self._nodes += (best.state >= 0).sum(1)
-            below = self._below(hidden, best.state, best.score, self._kept if level == 0 else -1, level + 1)
-            if level == 0:
-                self._kept += count
-                self._pools[1] = self._pools[1].joined(below)
-            else:
-                score, place = torch.cat([self._score, below.bound], 1).topk(self.k, dim=1)
-                self._item, self._score = torch.cat([self._item, below.state], 1).gather(1, place), score
+            step = max(1, CELLS // (self.trie.rows * self.trie.trie.widest(level + 1)))
+            for begin in range(0, best.code.shape[1], step):
+                piece = slice(begin, begin + step)
+                self._read(best.map(lambda one, piece=piece: one[:, piece]), level)  # type: ignore[misc]
+
+    def _read(self, prefixes: _Pool, level: int) -> None:
+        """Let the model read prefixes of ``level`` + 1 codes, and put what follows where it belongs."""
+        tokens = prefixes.code + self.backbone.code_offset[level]
+        hidden = self.tree.extend((tokens, prefixes.parent), keep=level == 0)
+        self._nodes += (prefixes.state >= 0).sum(1)
+        below = self._below(hidden, prefixes.state, prefixes.score, self._kept if level == 0 else -1, level + 1)
+        if level == 0:
+            self._kept += tokens.shape[1]
+            self._pools[1] = self._pools[1].joined(below)
+        else:
+            score, place = torch.cat([self._score, below.bound], 1).topk(self.k, dim=1)
+            self._item, self._score = torch.cat([self._item, below.state], 1).gather(1, place), score
 
     def _below(
         self,

@@ -10,17 +10,18 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from conrec.errors import ConrecError, DataError
 from conrec.items.eligible import EligibleTrie
 from conrec.llm.backbone import Backbone
-from conrec.llm.tree import TokenTree
+from conrec.llm.tree import Padding, TokenTree
 
-__all__ = ["NextCodes", "Normalise", "distinct", "log_probabilities", "next_codes"]
+__all__ = ["NextCodes", "Normalise", "distinct", "log_probabilities", "next_codes", "read"]
 
 Normalise = Literal["allowed", "vocabulary"]
 """Over what probabilities sum to 1: the codes that the trie allows, or the model's whole vocabulary."""
 
-FEW = 16
-"""Where the trie allows at most 1 code in this many, logits are computed for those alone."""
+CELLS = 1 << 24
+"""Logits of the whole vocabulary that are held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +56,23 @@ def next_codes(
         state: states after ``level`` codes; nothing follows -1.
         level: level of the code that follows.
         normalise: over what the probabilities sum to 1.
+
+    Raises:
+        ConrecError: the logits are NaN or infinite.
     """
     children = trie.children(state, level)
+    logits = _wide(backbone.head(hidden, 0) if level == 0 else backbone.head_at(hidden, level, children.code))
     if normalise == "vocabulary":
-        every = _wide(backbone.model.get_output_embeddings()(hidden))
-        logits = every.gather(-1, children.code + backbone.code_offset[level])
-        total = torch.logsumexp(every, dim=-1, keepdim=True)
+        total = _vocabulary_total(backbone, hidden)
     else:
-        if children.code.shape[-1] * FEW <= backbone.codebook_size:
-            logits = _wide(backbone.head_at(hidden, level, children.code))
-        else:
-            logits = _wide(backbone.head(hidden, level))
-            logits = logits if level == 0 else logits.gather(-1, children.code)
         total = torch.logsumexp(logits.masked_fill(~children.allowed, -torch.inf), dim=-1, keepdim=True)
-        total = torch.where(total.isinf(), torch.zeros_like(total), total)  # where nothing is allowed
+        total = torch.where(total.isneginf(), torch.zeros_like(total), total)  # where nothing is allowed
+    if not bool((total.isfinite() | (state < 0)[..., None]).all()):
+        raise ConrecError(
+            "the model's logits are not finite",
+            where=f"code {level + 1}",
+            mend="Its weights are broken, mostly because training diverged: train again with a lower learning_rate.",
+        )
     return NextCodes((logits - total).masked_fill(~children.allowed, -torch.inf), children.code, children.state)
 
 
@@ -77,17 +81,47 @@ def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _precise(logits: Tensor) -> Tensor:
-    """At least float32, whatever the model computes in."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def _vocabulary_total(backbone: Backbone, hidden: Float[Tensor, "B n d"]) -> Float[Tensor, "B n 1"]:
+    """Log of the sum over the whole vocabulary, in slices that bound the memory."""
+    head: torch.nn.Module = backbone.model.get_output_embeddings()
+    flat = hidden.flatten(0, 1)
+    step = max(1, CELLS // int(backbone.model.config.vocab_size))
+    sums = [torch.logsumexp(_wide(head(one)), -1, keepdim=True) for one in flat.split(step)]
+    total: Tensor = torch.cat(sums).unflatten(0, hidden.shape[:2])
+    return total
+
+
+def read(backbone: Backbone, prompts: Sequence[Sequence[int]], trie: EligibleTrie, padding: Padding) -> TokenTree:
+    """The tree of some prompts.
+
+    Raises:
+        DataError: there is not one prompt for each request of the trie, or an empty one.
+    """
+    if len(prompts) != trie.rows:
+        raise DataError(f"{len(prompts)} prompts", where="prompts", expected=f"one for each of {trie.rows} requests")
+    return TokenTree(backbone, prompts, padding)
 
 
 def log_probabilities(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], trie: EligibleTrie, codes: Int64[Tensor, "B G 3"]
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    trie: EligibleTrie,
+    codes: Int64[Tensor, "B G 3"],
+    *,
+    normalise: Normalise = "allowed",
+    padding: Padding = "right",
 ) -> Float[Tensor, "B G 3"]:
-    """Log-probability of each code of given items, over allowed codes, with gradient where it is enabled.
+    """Log-probability of each code of given items, with gradient where it is enabled.
 
     The prompt and the distinct first and second codes are one row of the token tree; nothing is read twice.
+
+    Args:
+        backbone: the model.
+        prompts: B prompts.
+        trie: what is allowed for each.
+        codes: of G items for each.
+        normalise: over what probabilities sum to 1 at each code.
+        padding: see `TokenTree`.
 
     Returns:
         float32; -inf from the first code on that the trie does not allow.
@@ -96,7 +130,7 @@ def log_probabilities(
     second, of_second = distinct(of_first * backbone.codebook_size + codes[..., 1])
     parents = second.div(backbone.codebook_size, rounding_mode="floor")
     second_code = second % backbone.codebook_size
-    tree = TokenTree(backbone, prompts)
+    tree = read(backbone, prompts, trie, padding)
     hidden = tree.extend(
         (first + backbone.code_offset[0], torch.full_like(first, -1)),
         (second_code + backbone.code_offset[1], parents),
@@ -114,7 +148,7 @@ def log_probabilities(
     )
     return torch.stack(
         [
-            _of_code(next_codes(backbone, nodes, trie, state, level), index, codes[..., level])
+            _of_code(next_codes(backbone, nodes, trie, state, level, normalise), index, codes[..., level])
             for level, (nodes, state, index) in enumerate(levels)
         ],
         dim=-1,

@@ -15,7 +15,7 @@ from conrec.items.trie import Trie
 from conrec.llm.backbone import Backbone
 from conrec.llm.curriculum import blocked_items
 from conrec.llm.generation import beam_search
-from conrec.llm.policy import log_probabilities
+from conrec.llm.policy import Normalise, log_probabilities
 from conrec.llm.prompts import PromptBuilder
 from conrec.logs.log import Log
 from conrec.progress import console, meter
@@ -36,6 +36,7 @@ class GenerativeRecommender:
         batch_size: prompts read at a time.
         certified: whether the top K is proved exact, or what K plain beams find.
         budget: prefixes that may be read for one prompt before the proof is given up.
+        normalise: over what probabilities sum to 1 at each code.
         pool: restricts what is generated to live items, and may give them priors; candidates are scored without it.
     """
 
@@ -47,6 +48,7 @@ class GenerativeRecommender:
     certified: bool = True
     budget: int | None = None
     pool: LiveItems | None = None
+    normalise: Normalise = "allowed"
 
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item."""
@@ -56,7 +58,15 @@ class GenerativeRecommender:
         for rows, prompts in self._batches(log, queries, "generating"):
             blocked = blocked_items(log, queries.user[rows], queries.timestamp[rows], history_eligible)
             trie = EligibleTrie(self.pool or self.trie, blocked)
-            beams = beam_search(self.backbone, prompts, trie, k, certified=self.certified, budget=self.budget)
+            beams = beam_search(
+                self.backbone,
+                prompts,
+                trie,
+                k,
+                certified=self.certified,
+                budget=self.budget,
+                normalise=self.normalise,
+            )
             unproved += int((~beams.proved).sum())
             items[rows], scores[rows] = beams.item.cpu().numpy(), beams.score.cpu().numpy()
         if self.certified and unproved:
@@ -79,7 +89,7 @@ class GenerativeRecommender:
         every = EligibleTrie(self.trie, items.new_empty(len(prompts), 0))
         codes = self.trie.codes[items.clamp(min=0)].long()
         with torch.no_grad():
-            logs = log_probabilities(self.backbone, prompts, every, codes).sum(-1)
+            logs = log_probabilities(self.backbone, prompts, every, codes, normalise=self.normalise).sum(-1)
         scores: Array = logs.masked_fill(items < 0, -torch.inf).float().cpu().numpy()
         return scores
 

@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from conrec.errors import DataError
 from conrec.items.eligible import EligibleTrie
 from conrec.llm.backbone import Backbone
 from conrec.llm.chance import gumbel, uniform
-from conrec.llm.policy import distinct, next_codes
-from conrec.llm.tree import TokenTree
+from conrec.llm.policy import distinct, next_codes, read
+from conrec.llm.tree import Padding, TokenTree
 
 __all__ = ["Rollouts", "sample"]
 
@@ -26,7 +27,8 @@ class Rollouts:
     """G sampled items for each of B prompts.
 
     Attributes:
-        item: int64 [B, G]; -1 where fewer than G items are eligible and none is drawn twice.
+        item: int64 [B, G]; -1 where nothing could be drawn: no item is eligible, or fewer than G and none is drawn
+            twice.
         codes: int64 [B, G, 3], 0 where there is no item.
         log_probability: float32 [B, G, 3], of each code given those before it, over allowed codes; with the
             graph of the policy where gradients are enabled; 0 where there is no item.
@@ -48,22 +50,31 @@ def sample(
     seeds: Int64[Tensor, " B"],
     *,
     replacement: bool = True,
+    padding: Padding = "right",
 ) -> Rollouts:
     """Draw ``group`` items for each prompt from the policy itself.
 
     Args:
         backbone: the model, in evaluation mode (dropout would make two policies of one).
         prompts: B prompts.
-        trie: the eligible items of each; every request needs at least one.
+        trie: the eligible items of each.
         group: G.
         seeds: of each request; what is drawn depends on this, the prompt and the trie alone.
         replacement: whether an item may be drawn again. Without, items come by Gumbel top-k in the order of
             their perturbed log-probabilities (Kool, van Hoof and Welling, "Stochastic Beams and Where to Find
             Them", ICML 2019).
+        padding: see `TokenTree`.
+
+    Raises:
+        DataError: group is below 1, or there is not one prompt and one seed for each request.
+        ConrecError: the model's logits are not finite.
     """
-    seeds = seeds.to(backbone.device)
+    if group < 1 or len(seeds) != trie.rows:
+        raise DataError(
+            f"group {group}, {len(seeds)} seeds", where="rollouts", expected=f"at least 1, and {trie.rows} seeds"
+        )
     draw = _with_replacement if replacement else _without_replacement
-    return draw(backbone, TokenTree(backbone, prompts), trie, group, seeds)
+    return draw(backbone, read(backbone, prompts, trie, padding), trie, group, seeds.to(backbone.device))
 
 
 def _with_replacement(backbone: Backbone, tree: TokenTree, trie: EligibleTrie, group: int, seeds: Tensor) -> Rollouts:
@@ -77,7 +88,10 @@ def _with_replacement(backbone: Backbone, tree: TokenTree, trie: EligibleTrie, g
         following = next_codes(backbone, hidden, trie, state, level)
         # Inversion: the first code whose cumulated probability exceeds the number drawn.
         cumulated = following.log_probability.detach().double().exp().cumsum(-1)[row, node]
-        drawn = uniform(seeds, level, group)[..., None] * cumulated[..., -1:]
+        drawn = (
+            uniform(seeds, level, torch.arange(group, device=seeds.device).expand(len(seeds), -1))[..., None]
+            * cumulated[..., -1:]
+        )
         place = (cumulated <= drawn).sum(-1, keepdim=True)
         last = (cumulated < cumulated[..., -1:]).sum(-1, keepdim=True)  # the last code of any probability
         place = place.minimum(last)[..., 0]
@@ -95,7 +109,7 @@ def _with_replacement(backbone: Backbone, tree: TokenTree, trie: EligibleTrie, g
             state, node = following.state[row, parent, at], index
             hidden = tree.extend((tokens, parents))
     weight = torch.full(reached.shape, 1.0 / group, device=seeds.device)
-    return Rollouts(reached, torch.stack(codes, -1), torch.stack(logs, -1), weight)
+    return _where_found(reached, torch.stack(codes, -1), torch.stack(logs, -1), weight)
 
 
 def _without_replacement(
@@ -109,15 +123,16 @@ def _without_replacement(
     state, hidden = trie.root(), tree.root[:, None]
     phi = torch.zeros(state.shape, dtype=torch.float64, device=seeds.device)
     # The root's own Gumbel is drawn, not set to 0 as there: the order would be the same, but not the weights.
-    perturbed = gumbel(seeds, trie.trie.levels, 1)
+    perturbed = gumbel(seeds, trie.trie.levels, torch.zeros_like(state))
     codes = torch.zeros(*state.shape, 0, dtype=torch.int64, device=seeds.device)
     logs = torch.zeros(*state.shape, 0, device=seeds.device)
     kept = 0
     for level in range(trie.trie.levels):
         following = next_codes(backbone, hidden, trie, state, level)
-        rows, n, width = following.code.shape
+        n, width = following.code.shape[1:]
         below = phi[..., None] + following.log_probability.detach().double()
-        free = below + gumbel(seeds, level, n * width).view(rows, n, width)
+        # The noise of a prefix hangs on its number in the trie: the same wherever it stands in the batch.
+        free = below + gumbel(seeds, level, following.state.clamp(min=0))
         children = _conditioned(free, perturbed).flatten(1)
         beams = min(group + 1, n * width)
         perturbed, flat = children.topk(beams, dim=1)
@@ -138,10 +153,21 @@ def _without_replacement(
     state = torch.nn.functional.pad(state, (0, spare), value=-1)[:, :group]
     codes, logs = (torch.nn.functional.pad(one, (0, 0, 0, spare))[:, :group] for one in (codes, logs))
     threshold = torch.nn.functional.pad(perturbed, (0, spare), value=-torch.inf)[:, group:]
-    phi, found = phi[:, :group], state >= 0
+    phi = phi[:, :group]
     included = -torch.expm1(-(phi - threshold).exp())  # q, the probability of being among the G
-    weight = torch.where(found, phi.exp() / included, 0.0).float()
-    return Rollouts(state, codes.masked_fill(~found[..., None], 0), logs.masked_fill(~found[..., None], 0.0), weight)
+    weight = (phi.exp() / included).float()
+    return _where_found(state, codes, logs, weight)
+
+
+def _where_found(item: Tensor, codes: Tensor, logs: Tensor, weight: Tensor) -> Rollouts:
+    """Rollouts in which what was not drawn holds nothing."""
+    missing = item < 0
+    return Rollouts(
+        item,
+        codes.masked_fill(missing[..., None], 0),
+        logs.masked_fill(missing[..., None], 0.0),
+        weight.masked_fill(missing, 0.0),
+    )
 
 
 def _conditioned(free: Float[Tensor, "B n w"], largest: Float[Tensor, "B n"]) -> Float[Tensor, "B n w"]:

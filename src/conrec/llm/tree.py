@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from conrec.errors import ConfigError
+from conrec.errors import ConfigError, DataError
 from conrec.llm.backbone import Backbone
 
 __all__ = ["Padding", "TokenTree", "check_tree"]
@@ -40,9 +40,14 @@ class TokenTree:
     Attributes:
         root: last hidden state of each prompt, float [B, d]; it predicts the first code.
         nodes: nodes appended so far to each row, those that were not kept included.
+
+    Raises:
+        DataError: no prompts, or an empty one.
     """
 
     def __init__(self, backbone: Backbone, prompts: Sequence[Sequence[int]], padding: Padding = "right") -> None:
+        if not len(prompts) or not all(len(prompt) for prompt in prompts):
+            raise DataError("there is an empty prompt, or none at all", where="prompts", expected="token lists")
         self._backbone = backbone
         self.nodes = 0
         device = backbone.device
@@ -65,9 +70,10 @@ class TokenTree:
             positions, allowed, last = None, None, self._lengths - 1
         hidden, self._cache = self._forward(ids.to(device), positions, allowed, None)
         self.root: Tensor = hidden[torch.arange(len(prompts), device=device), last]
-        # Which kept nodes each kept node descends from (itself included), and how deep it lies.
-        self._lineage = torch.zeros(len(prompts), 0, 0, dtype=torch.bool, device=device)
-        self._depth = torch.zeros(len(prompts), 0, dtype=torch.long, device=device)
+        # Of the nodes that were kept: parents, and how deep they lie.
+        self._parent = torch.zeros(len(prompts), 0, dtype=torch.long, device=device)
+        self._depth = torch.zeros_like(self._parent)
+        self._deepest = 0
 
     def extend(self, *layers: tuple[Tensor, Tensor], keep: bool = True) -> Float[Tensor, "B n d"]:
         """Append nodes to every row, in one pass of the model.
@@ -80,18 +86,22 @@ class TokenTree:
         Returns:
             The last hidden state of each node, layer by layer; it predicts the code that follows.
         """
-        before = self._depth.shape[1]
-        lineage, depth = self._lineage, self._depth
-        for tokens, parents in layers:
-            lineage, depth = _appended(lineage, depth, parents, tokens.shape[1])
+        before, parent, depth = self._parent.shape[1], self._parent, self._depth
+        for _, parents in layers:
+            if parent.shape[1]:
+                below = torch.where(parents >= 0, depth.gather(1, parents.clamp(min=0)) + 1, 1)
+            else:
+                below = torch.ones_like(parents)
+            parent, depth = torch.cat([parent, parents], dim=1), torch.cat([depth, below], dim=1)
+        deepest = self._deepest + len(layers)  # no node lies deeper
         ids = torch.cat([tokens for tokens, _ in layers], dim=1)
         self.nodes += ids.shape[1]
         prompt = self._visible[:, None, :].expand(-1, ids.shape[1], -1)
-        allowed = torch.cat([prompt, lineage[:, before:]], dim=2)
+        allowed = torch.cat([prompt, _lineage(parent, before, deepest)], dim=2)
         positions = self._lengths[:, None] + depth[:, before:] - 1
         hidden, self._cache = self._forward(ids, positions, allowed, self._cache)
         if keep:
-            self._lineage, self._depth = lineage, depth
+            self._parent, self._depth, self._deepest = parent, depth, deepest
         else:
             self._cache.crop(-ids.shape[1])
         return hidden
@@ -100,7 +110,7 @@ class TokenTree:
         """Go on with some of the rows only, in the given order."""
         self._cache.batch_select_indices(rows)
         self.root, self._lengths, self._visible = self.root[rows], self._lengths[rows], self._visible[rows]
-        self._lineage, self._depth = self._lineage[rows], self._depth[rows]
+        self._parent, self._depth = self._parent[rows], self._depth[rows]
 
     def _forward(
         self, ids: Tensor, positions: Tensor | None, allowed: Bool[Tensor, "B queries keys"] | None, cache: Any
@@ -118,19 +128,18 @@ class TokenTree:
         return output.last_hidden_state, output.past_key_values
 
 
-def _appended(
-    lineage: Bool[Tensor, "B old old"], depth: Int64[Tensor, "B old"], parents: Int64[Tensor, "B n"], count: int
-) -> tuple[Bool[Tensor, "B new new"], Int64[Tensor, "B new"]]:
-    """Lineage and depth of all nodes once ``count`` more are appended."""
-    rows, old = depth.shape
-    own = torch.eye(count, dtype=torch.bool, device=depth.device).expand(rows, -1, -1)
-    if old == 0:
-        return own, torch.ones(rows, count, dtype=torch.long, device=depth.device)
-    on_node, parent = (parents >= 0), parents.clamp(min=0)
-    inherited = lineage.gather(1, parent[..., None].expand(-1, -1, old)) & on_node[..., None]
-    below = torch.where(on_node, depth.gather(1, parent) + 1, 1)
-    wider = torch.nn.functional.pad(lineage, (0, count))
-    return torch.cat([wider, torch.cat([inherited, own], dim=2)], dim=1), torch.cat([depth, below], dim=1)
+def _lineage(parent: Int64[Tensor, "B all"], begin: int, deepest: int) -> Bool[Tensor, "B new all"]:
+    """Which nodes each node from number ``begin`` on descends from, itself included."""
+    rows, count = parent.shape
+    new = count - begin
+    # One column more, for the prompt: where the way up ends.
+    lineage = torch.zeros(rows, new, count + 1, dtype=torch.bool, device=parent.device)
+    way = torch.nn.functional.pad(torch.where(parent < 0, count, parent), (0, 1), value=count)
+    above = torch.arange(begin, count, device=parent.device).expand(rows, -1)
+    for _ in range(deepest):
+        lineage.scatter_(2, above[..., None], True)
+        above = way.gather(1, above)
+    return lineage[..., :count]
 
 
 @torch.no_grad()
@@ -150,7 +159,9 @@ def check_tree(backbone: Backbone, prompt_tokens: int) -> None:
     backbone.model.eval()
     chance = torch.Generator().manual_seed(0)
     vocabulary = min(1000, backbone.code_offset[0])
-    prompts = [torch.randint(vocabulary, (n,), generator=chance).tolist() for n in (prompt_tokens, prompt_tokens // 3)]
+    prompts = [
+        torch.randint(vocabulary, (n,), generator=chance).tolist() for n in (prompt_tokens, -(-prompt_tokens // 3))
+    ]
     first = torch.tensor([[0, 1], [0, 1]], device=backbone.device) % backbone.codebook_size
     try:
         tree = TokenTree(backbone, prompts)
@@ -167,6 +178,8 @@ def check_tree(backbone: Backbone, prompt_tokens: int) -> None:
                 plain = logits[begin : begin + backbone.codebook_size]
                 spread = float((logits.max() - logits.min()).clamp(min=1e-6))
                 worst = max(worst, float((plain - found[row, node]).abs().max()) / spread)
+    except torch.OutOfMemoryError:
+        raise
     except (ValueError, RuntimeError, AttributeError, TypeError, IndexError, NotImplementedError) as error:
         raise ConfigError(f"the model cannot read a token tree ({error})", where="backbone.name", mend=MEND) from None
     finally:

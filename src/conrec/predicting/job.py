@@ -98,6 +98,10 @@ def check(job: PredictJob, config: Config) -> None:
         )
     if job.engine == "vllm" and job.model in NO_TRIE:
         raise ConfigError(f"{job.model!r} is no language model", where="--engine", mend="Leave --engine away.")
+    if job.engine == "vllm" and config.prediction.normalise != "allowed":
+        raise ConfigError(
+            "vLLM answers with probabilities over allowed codes only", where="prediction.normalise", expected="allowed"
+        )
     if job.engine == "vllm" and find_spec("vllm") is None:
         raise MissingExtraError("vllm", "vllm")
     if job.model not in WITHOUT_WEIGHTS and not (job.run_folder / "models" / job.model / "model").exists():

@@ -136,6 +136,8 @@ class Predictor:
             made["prompts"] = config.prompts.model_dump(mode="json")
             made["context"] = self.space.context(job.model)
             made["certified"] = config.prediction.certified
+            made["node_budget"] = config.prediction.node_budget
+            made["normalise"] = config.prediction.normalise
             made["precision"] = config.run.precision
         if job.events is not None:
             left_out = {"source", "folder", "events", "items", "cache"}

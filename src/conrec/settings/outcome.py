@@ -26,8 +26,11 @@ class PredictionConfig(Settings):
     """Whether the language model's top K is searched until it is proved exact; false: what K plain beams find. With
     trained models the proof costs little; a flat model over a large catalogue may have to read most of it."""
     node_budget: Positive = 4096
-    """Prefixes that the search may read for one prompt before it gives up the proof; how many lists that left unproved
-    is printed."""
+    """Once the search has read this many prefixes for one prompt it gives up the proof; how many lists that left
+    unproved is printed."""
+    normalise: Literal["allowed", "vocabulary"] = "allowed"
+    """Over what the language model's probabilities sum to 1 at each code of a prediction: the codes that lead to an
+    eligible item, or its whole vocabulary. Rollouts and their training are over allowed codes in any case."""
 
 
 class EvaluationConfig(Settings):
