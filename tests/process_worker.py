@@ -1,6 +1,7 @@
 """One of several processes; test_processes starts them with the name of what they do and a folder for what they found.
 
-A whole stage of GRPO under torchrun, or, with ``fork``, pairs of processes that end in one way or another.
+A whole stage of GRPO under torchrun (``learn``), words alone (``talk``), or, with ``fork``, pairs of processes that end
+in one way or another.
 """
 
 from __future__ import annotations
@@ -133,5 +134,7 @@ if __name__ == "__main__":
         pairs(sys.argv[2:])
     else:
         with joined("cpu") as processes:
-            found = {**talk(processes), **learn(processes), "rank": processes.rank, "world": processes.world}
+            found = {**talk(processes), "rank": processes.rank, "world": processes.world}
+            if sys.argv[1] == "learn":
+                found |= learn(processes)
             (Path(sys.argv[2]) / f"{processes.rank}.json").write_text(json.dumps(found))

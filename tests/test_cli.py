@@ -107,7 +107,12 @@ def test_a_full_disk_says_how_to_go_on(monkeypatch, capsys):
     assert "the same command again" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
+@pytest.mark.parametrize(("rank", "said"), [(None, 1), ("0", 1), ("1", 0)])
+def test_ctrl_c_says_how_to_go_on_once(monkeypatch, capsys, rank, said):
+    if rank is not None:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", rank)
+
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -116,7 +121,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 130
-    assert "the same command continues" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("the same command continues") == said
 
 
 def test_configuration_survives_its_file(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -105,6 +106,27 @@ def test_another_process_helps_in_shared_stages_alone_and_writes_nothing(tmp_pat
     assert calls == done
     assert not told.words
     assert not list(tmp_path.iterdir())
+
+
+class First(Processes):
+    """The first of two processes; nobody listens."""
+
+    def decide(self, value=None):
+        return value
+
+
+def test_a_manifest_says_how_many_processes_did_the_stage(tmp_path, calls):
+    """A run may go on with another number of them; finished stages stay as they are, and say with how many."""
+
+    def of():
+        first, second = stages(tmp_path, calls)
+        return [first, replace(second, shared=True)]
+
+    Pipeline(tmp_path, First(rank=0, world=2)).run(of())
+    for processes in (First(rank=0, world=2), First(rank=0, world=3), Processes()):
+        Pipeline(tmp_path, processes).run(of())
+    assert calls == ["write", "double"]
+    assert [read_json(tmp_path / f"{name}.manifest.json")["processes"] for name in "ab"] == [1, 2]
 
 
 def test_one_process_works_in_a_run_and_clears_what_a_killed_one_left(tmp_path):

@@ -16,23 +16,41 @@ from tests.process_worker import learn, talk
 
 WORKER = Path(__file__).with_name("process_worker.py")
 HERE = Path(__file__).parents[1]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+ACCELERATE = [
+    sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What two processes found under torchrun."""
-    folder = tmp_path_factory.mktemp("processes")
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+def two(launcher, work, folder):
+    """What two processes found that a launcher started."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "HF_HOME": str(folder)}  # no settings of accelerate's
     done = subprocess.run(
-        [*TORCHRUN, "2", WORKER, "learn", folder],
+        [*launcher, WORKER, work, folder],
         capture_output=True, text=True, check=False, timeout=120, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What two processes found under torchrun."""
+    return two(TORCHRUN, "learn", tmp_path_factory.mktemp("processes"))
+
+
 def test_they_agree(found):
+    agree(found)
+
+
+def test_they_agree_under_accelerate(tmp_path):
+    """The option asks for one process a GPU; where there is none, it starts as many processes all the same."""
+    agree(two(ACCELERATE, "talk", tmp_path))
+
+
+def agree(found):
+    """Each knows its place, and heard what all said."""
     assert [(one["rank"], one["world"]) for one in found] == [(0, 2), (1, 2)]
     for one in found:
         assert one["decided"] == {"run": [1, 2]}

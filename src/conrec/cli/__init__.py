@@ -20,6 +20,7 @@ from conrec.cli.options import Overrides, RunFolder, config_of, out, parse_overr
 from conrec.cli.predicting import predict
 from conrec.config import PRESETS, load_config
 from conrec.errors import ConrecError, MissingExtraError
+from conrec.progress import speaks
 from conrec.tables import metrics_table, stage_table
 
 __all__ = ["app", "main"]
@@ -120,7 +121,7 @@ def main() -> None:
         app()
     except SystemExit as ended:
         # The command-line library turns Ctrl-C into this status, without a word.
-        if ended.code == INTERRUPTED:
+        if ended.code == INTERRUPTED and speaks():
             sys.stderr.write("interrupted: the same command continues; what was finished stays.\n")
         raise
     except ConrecError as error:
