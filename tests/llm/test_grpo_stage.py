@@ -13,6 +13,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from conrec.config import GrpoConfig, GrpoStageConfig
 from conrec.items.eligible import EligibleTrie
 from conrec.llm import grpo_stage
+from conrec.llm.curriculum import blocked_items
 from conrec.llm.grpo import judge
 from conrec.llm.grpo_stage import mean_reward, rollout_seeds, train_stage, train_step
 from conrec.llm.policy import log_probabilities
@@ -74,9 +75,10 @@ def plain_step(backbone, reference, stage, samples, config, kl_weight):
     rewards = stage.reward(drawn.item.clamp(min=0), list(samples.gts), list(samples.fps)).double()
     share = drawn.weight.double() / drawn.weight.double().sum(1, keepdim=True)
     judgement = judge(rewards, drawn.weight.double(), config)
+    blocked = blocked_items(stage.log, samples.user, samples.timestamp, stage.history_eligible)
     total, counted, literals = 0.0, 0, []
     for row, prompt in enumerate(prompts):
-        gone = set(trie._blocked[row].tolist())
+        gone = set(blocked[row].tolist())
         eligible = {tuple(triple) for item, triple in enumerate(stage.trie.codes.tolist()) if item not in gone}
         logs = [plain_log_probabilities(backbone, prompt, one, eligible) for one in drawn.codes[row].tolist()]
         with torch.no_grad():
