@@ -3,7 +3,7 @@
 A stage is finished when its manifest is there, fits what goes in now, and what came out is unchanged.
 Anything else, a kill at any moment or a full disk among the reasons, makes the same command do the stage
 again from its beginning; since every stage depends on its inputs, settings and seed alone, the end is the same.
-(Up to rounding it also depends on the numbers of threads and processes; these are noted, and make no stage unfinished.)
+(Up to rounding it also depends on the number of processes; that is noted, and makes no finished stage unfinished.)
 
 Several processes may walk through the stages of one run. The first one says which are finished, does those that are
 one process's work and writes all files; the others wait for the stages that are shared, and help there.
