@@ -2,11 +2,8 @@
 
 Claims: `speedup_over_generate` (with `prefix_allowed_tokens_fn`), `time_over_prefill`, `largest_score_error` (plain
 beams against the peer's, item by item) and `certified_equals_exhaustive` (share of lists). What the certificate costs
-is shown as figures. Configuration: Qwen3 of hidden 256 and 4 layers, 3 x 256 codes, 3,000 items, prompts of 240 tokens,
-32 prompts, 20 beams.
-
-The bounds of a variant are those of that configuration times what the variant's lengths make of them: the peer reads
-the prompt once a beam and two tokens a beam, ours the prompt once and two tokens a beam, a prefill the prompt once.
+is shown as figures. Configuration: Qwen3 of hidden 256 and 4 layers, 3 x 256 codes, 3,000 items of which 50 are
+blocked for each request, prompts of 240 tokens, 32 prompts, 20 beams. Variants have the same bounds.
 """
 
 from __future__ import annotations
@@ -17,8 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from common.catalogue import draw_codes
-from common.harness import Arguments, Report, arguments, machine, take_turns
+from common.catalogue import draw_blocked, draw_codes
+from common.harness import Arguments, Report, arguments, take_turns
+from common.machine import machine
 from common.models import Sizes, UnavailableError, qwen3, random_prompts, smollm2
 from common.peers import Lists, PrefixDictionary, TrieProcessor, error_between, exhaustive, generate
 from conrec.items.eligible import EligibleTrie, LiveItems
@@ -37,11 +35,11 @@ class Setting:
 
     Attributes:
         name: variant, "" for the configuration of the claims.
+        blocked: items that each request must not return.
         turns: of everything that is compared.
         rows: prompts that the peer reads at a time, so that its copies fit into memory.
         processor: whether the logits processor runs too.
-        arithmetic: whether the model is so large that arithmetic is all of the time; then no more than the ratio of
-            tokens can be asked for, while a small model also spares the peer's handling of its many rows.
+        warm: prompts of the peer's call before the clock runs.
     """
 
     name: str = ""
@@ -49,28 +47,11 @@ class Setting:
     batch: int = 32
     beams: int = 20
     items: int = 3000
+    blocked: int = 50
     turns: int = 3
     rows: int = 32
     processor: bool = False
-    arithmetic: bool = False
-
-    @property
-    def least_speedup(self) -> float:
-        """25 in the main configuration; elsewhere as much more or less as the tokens that must be read."""
-        if self.arithmetic:
-            return self._tokens_saved()
-        return 25 * self._tokens_saved() / Setting()._tokens_saved()
-
-    @property
-    def most_over_prefill(self) -> float:
-        """1.3 in the main configuration; elsewhere as much more or less as the tokens behind the prompt."""
-        return 1.3 * self._tokens_added() / Setting()._tokens_added()
-
-    def _tokens_saved(self) -> float:
-        return self.beams * (self.prompt + 2) / (self.prompt + 2 * self.beams)
-
-    def _tokens_added(self) -> float:
-        return (self.prompt + 2 * self.beams) / self.prompt
+    warm: int = 1
 
     def suffixed(self, name: str) -> str:
         """The claim's name in this variant."""
@@ -78,15 +59,24 @@ class Setting:
 
 
 SETTINGS = {
-    "main": Setting(processor=True),
-    "prompts-60": Setting("prompts-60", prompt=60),
-    "prompts-960": Setting("prompts-960", prompt=960, turns=1, rows=8),
-    "batch-1": Setting("batch-1", batch=1),
-    "batch-128": Setting("batch-128", batch=128, turns=1),
-    "beams-50": Setting("beams-50", beams=50, turns=1, rows=16),
+    "main": Setting(processor=True, warm=32),
+    "prompts-60": Setting("prompts-60", prompt=60, warm=32),
+    "prompts-960": Setting("prompts-960", prompt=960, batch=8, turns=2, rows=8),
+    "batch-1": Setting("batch-1", batch=1, turns=5),
+    "batch-128": Setting("batch-128", batch=128, turns=2),
+    "beams-50": Setting("beams-50", beams=50, batch=16, turns=2, rows=16),
     # The peer copies 30 layers 20 times for each prompt: 4 prompts are what it does in a minute.
-    "smollm2-135m": Setting("smollm2-135m", batch=4, turns=1, arithmetic=True),
+    "smollm2-135m": Setting("smollm2-135m", batch=4, turns=2),
 }
+QUICK = {
+    "main": {"batch": 8, "turns": 1, "warm": 1},
+    "prompts-60": {"batch": 2, "turns": 1, "warm": 1},
+    "prompts-960": {"batch": 1, "turns": 1, "prompt": 480},
+    "batch-1": {"turns": 1},
+    "batch-128": {"batch": 8, "turns": 1, "rows": 4, "prompt": 60},
+    "beams-50": {"batch": 1, "turns": 1},
+}
+"""What --quick changes; SmolLM2 is left out."""
 
 
 class Contest:
@@ -97,7 +87,7 @@ class Contest:
         self.prompts = random_prompts(backbone, setting.batch, setting.prompt, seed=1)
         self.lists = self.prompts.tolist()
         self.live = LiveItems(Trie.from_codes(codes, backbone.codebook_size).to(backbone.device))
-        self.blocked = torch.full((setting.batch, 1), -1, dtype=torch.int64)
+        self.blocked = draw_blocked(setting.batch, len(codes), setting.blocked)
         self.dictionary = PrefixDictionary(codes, backbone.code_offset)
         self.processor = TrieProcessor(codes, backbone.codebook_size, backbone.code_offset, backbone.device)
 
@@ -107,14 +97,22 @@ class Contest:
         return self.backbone.model(self.prompts, use_cache=True, logits_to_keep=1)
 
     def ours(self, certified: bool = False) -> Beams:
-        """As many beams as the peer has, from the token lists on."""
-        trie = EligibleTrie(self.live, self.blocked)
+        """As many beams as the peer has, from token lists and blocked items on."""
+        return self._search(self.blocked, certified)
+
+    def unblocked(self) -> Beams:
+        """The same where every item is eligible."""
+        return self._search(self.blocked[:, :0], False)
+
+    def _search(self, blocked: Tensor, certified: bool) -> Beams:
+        trie = EligibleTrie(self.live, blocked)
         k = self.setting.beams
         return beam_search(self.backbone, self.lists, trie, k, width=k, certified=certified)
 
     def peer(self, constraint: PrefixDictionary | TrieProcessor, batch: int | None = None) -> Lists:
         """`generate`, of all prompts or the first few."""
-        return generate(self.backbone, self.prompts[:batch], self.setting.beams, constraint, self.setting.rows)
+        one = self.setting
+        return generate(self.backbone, self.prompts[:batch], one.beams, constraint, self.blocked[:batch], one.rows)
 
     def as_lists(self, beams: Beams) -> Lists:
         """Ours as the peer's."""
@@ -130,6 +128,9 @@ def contest(report: Report, backbone: Backbone, codes: Tensor, setting: Setting,
     race = Contest(backbone, codes, setting)
     kept: dict[str, Lists] = {}
     things = {"prefill": race.prefill, "ours": race.ours, "certified": partial(race.ours, certified=True)}
+    if not setting.name:
+        things["unblocked"] = race.unblocked
+    calls = dict.fromkeys(things, 3)
     peers: dict[str, PrefixDictionary | TrieProcessor] = {"generate": race.dictionary}
     if setting.processor:
         peers["processor"] = race.processor
@@ -138,34 +139,35 @@ def contest(report: Report, backbone: Backbone, codes: Tensor, setting: Setting,
         kept[name] = race.peer(peers[name])
 
     for name, constraint in peers.items():
-        race.peer(constraint, batch=1)  # warm-up: first call alone
+        race.peer(constraint, batch=setting.warm)
         things[name] = partial(run_peer, name)
-    calls = dict.fromkeys(("prefill", "ours", "certified"), 3)
+    if setting.warm < setting.batch:
+        report.note(f"{setting.name or 'main'}: the peer's warm-up is a call with {setting.warm} of its prompts")
     turns = take_turns(things, setting.turns, calls=calls, warm=dict.fromkeys(peers, False), device=device)
 
-    users = setting.batch / turns.spread("ours").median
+    n = setting.turns
     speedup, over_prefill = turns.ratio("generate", "ours"), turns.ratio("ours", "prefill")
-    report.claim(setting.suffixed("speedup_over_generate"), speedup.median, at_least=setting.least_speedup)
+    report.claim(setting.suffixed("speedup_over_generate"), speedup.median, at_least=25, runs=n)
     if setting.processor:
-        report.claim("speedup_over_generate/logits-processor", turns.ratio("processor", "ours").median, at_least=20)
-    report.claim(setting.suffixed("time_over_prefill"), over_prefill.median, at_most=setting.most_over_prefill)
+        processor = turns.ratio("processor", "ours")
+        report.claim("speedup_over_generate/logits-processor", processor.median, at_least=25, runs=n)
+    report.claim(setting.suffixed("time_over_prefill"), over_prefill.median, at_most=1.3, runs=n)
     plain = race.as_lists(race.ours())
     size = backbone.codebook_size
-    report.claim(
-        setting.suffixed("largest_score_error"),
-        max(error_between(plain, one, size) for one in kept.values()),
-        at_most=TIE,
-    )
+    error = max(error_between(plain, one, size) for one in kept.values())
+    report.claim(setting.suffixed("largest_score_error"), error, at_most=TIE, runs=1)
     for name in things:
         report.figure(setting.suffixed(f"seconds_{name}"), turns.spread(name))
+    users = setting.batch / turns.spread("ours").median
     report.figure(setting.suffixed("users_per_second"), users)
     report.figure(setting.suffixed("users_per_second_generate"), setting.batch / turns.spread("generate").median)
     report.figure(setting.suffixed("speedup_over_generate"), speedup)
     report.figure(setting.suffixed("time_over_prefill"), over_prefill)
     report.figure(setting.suffixed("certified_over_plain_time"), turns.ratio("certified", "ours"))
     _nodes(report, race, setting)
-    if setting.turns > report.runs and not setting.name:
-        report.runs = setting.turns
+    if not setting.name:
+        report.figure("blocked_over_unblocked", turns.ratio("ours", "unblocked"))
+        report.runs = n
 
 
 def _nodes(report: Report, race: Contest, setting: Setting) -> None:
@@ -180,14 +182,14 @@ def certificate(report: Report, backbone: Backbone, codes: Tensor, setting: Sett
     """Certified lists against the score of every item."""
     race = Contest(backbone, codes, replace(setting, batch=rows))
     report.heading(f"{name or 'main'}: {rows} certified lists against the scores of all {len(codes)} items")
-    every = exhaustive(backbone, race.prompts, codes)
+    every = exhaustive(backbone, race.prompts, codes, race.blocked)
     suffix = f"/{name}" if name else ""
     beams = race.ours(certified=True)
     best = every.topk(setting.beams, dim=1).values
     score = every.gather(1, beams.item.clamp(min=0))
     twice = beams.item.sort(1).values.diff(dim=1).eq(0).any(1)
     right = ((score.sort(1, descending=True).values - best).abs() <= TIE).all(1) & ~twice & (beams.item >= 0).all(1)
-    report.claim(f"certified_equals_exhaustive{suffix}", float(right.float().mean()), at_least=1)
+    report.claim(f"certified_equals_exhaustive{suffix}", float(right.float().mean()), at_least=1, runs=1)
     report.figure(f"certified_proved{suffix}", float(beams.proved.float().mean()))
     report.figure(f"certified_score_error{suffix}", float((beams.score - score).abs().max()))
     plain = race.ours()
@@ -208,29 +210,23 @@ def near_uniform(report: Report, given: Arguments, setting: Setting) -> None:
     certificate(report, backbone, codes, setting, "near-uniform", 1 if given.quick else 4)
 
 
-def quick(setting: Setting) -> Setting:
-    """A few prompts, one turn, half of the longest prompts."""
-    batch = {32: 4, 128: 8}.get(setting.batch, 1)
-    if setting.prompt > 240 or setting.beams > 20:
-        batch = 2
-    return replace(setting, batch=batch, turns=1, prompt=min(setting.prompt, 480))
-
-
 def main() -> None:
     """Measure what the command line asks for."""
     given = arguments(__doc__, PARTS)
     report = Report("generation", given.quick)
     described = machine(given.device)
-    settings = {name: quick(one) if given.quick else one for name, one in SETTINGS.items()}
+    settings = SETTINGS
     if given.quick:
-        report.note("quick: 4 prompts for 32, 8 for 128, 2 of 480 tokens for 960 and for 50 beams; no SmolLM2")
+        settings = {name: replace(SETTINGS[name], **changes) for name, changes in QUICK.items()}
+        sizes = ", ".join(f"{name} {one.batch} x {one.prompt}" for name, one in settings.items())
+        report.note(f"quick, prompts x tokens: {sizes}; no SmolLM2")
     codes = draw_codes(settings["main"].items, 256, seed=0)
     backbone = qwen3(Sizes(), device=given.device, dtype=given.dtype)
     for name, setting in settings.items():
         if given.wants(name) and name != "smollm2-135m":
             contest(report, backbone, codes, setting, given.device)
             if name == "main":
-                certificate(report, backbone, codes, setting, "", 2 if given.quick else setting.batch)
+                certificate(report, backbone, codes, setting, "", 2 if given.quick else 16)
     if given.wants("near-uniform"):
         near_uniform(report, given, settings["main"])
     if given.wants("smollm2-135m") and not given.quick:

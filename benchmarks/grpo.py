@@ -3,7 +3,8 @@
 Claims: `speedup_over_trl`, `time_over_bound` (one forward pass without gradient for the rollouts and one for the
 reference, one forward and backward, on one copy of the prompts and of the distinct nodes) and
 `gradient_relative_error` (against the plain form with one row a rollout, as a norm). Peak memory is shown for all.
-Configuration: Qwen3 of hidden 256 and 4 layers, 3 x 256 codes, 3,000 items, 8 prompts of 240 tokens, 16 rollouts each.
+Configuration: Qwen3 of hidden 256 and 4 layers, 3 x 256 codes, 3,000 items of which 50 are blocked for each prompt,
+8 prompts of 240 tokens, 16 rollouts each.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import replace
 
 import torch
 
-from common.grpo_task import Bound, Ours, Task, plain_gradient, tree_gradient
-from common.harness import Report, Turns, arguments, machine, take_turns
+from common.grpo_task import Bound, Ours, Task, distinct_nodes, plain_gradient, tree_gradient
+from common.harness import Report, Turns, arguments, take_turns
+from common.machine import machine
 from common.memory import Peak, alone
 
-PARTS = ("main", "prompts-32", "gumbel", "gradient", "memory")
+PARTS = ("main", "prompts-16", "gumbel", "gradient", "memory")
 CALLS = 3
 """How often ours and the bound run between two steps of TRL."""
 
@@ -30,50 +32,54 @@ def race(report: Report, task: Task, name: str, steps: int, rows: int | None = N
     bound = Bound(ours)
     report.figure(f"distinct_nodes{suffix}", bound.nodes)
     things = {"ours": ours, "bound": bound}
+    if not name:
+        things["unblocked"] = Ours(replace(task, blocked=0))
     calls = dict.fromkeys(things, CALLS)
-    seconds: dict[str, list[list[float]]] = {"trl": [], "ours": [], "bound": []}
+    seconds: dict[str, list[list[float]]] = {one: [] for one in ("trl", *things)}
+    for thing in things.values():
+        thing()
 
     def between(trl: float) -> None:
-        first = not seconds["ours"]
-        turns = take_turns(things, 1, calls=calls, warm=dict.fromkeys(things, first), device=task.device)
-        for one, found in (("trl", [trl]), ("ours", turns.seconds["ours"][0]), ("bound", turns.seconds["bound"][0])):
-            seconds[one].append(list(found))
+        turns = take_turns(things, 1, calls=calls, warm=dict.fromkeys(things, False), device=task.device)
+        for one, found in {"trl": [[trl]], **turns.seconds}.items():
+            seconds[one].append(list(found[0]))
 
-    if importlib.util.find_spec("trl") is None:
-        report.note("TRL is left out, it is not installed: pip install 'conrec[bench]'")
-        for _ in range(steps):
-            between(float("nan"))
-    else:
+    has_trl = importlib.util.find_spec("trl") is not None
+    if has_trl:
         from common.grpo_trl import run_trl  # noqa: PLC0415 - a peer that need not be installed
 
         run_trl(task, steps + 1, between, rows=rows)
         # The first step of TRL is its warm-up, and what ran after it ours.
         seconds = {one: found[1:] for one, found in seconds.items()}
+    else:
+        report.note("TRL is left out, it is not installed: pip install 'conrec[bench]'")
+        for _ in range(steps):
+            between(float("nan"))
     turns = Turns(seconds)
-    if importlib.util.find_spec("trl") is not None:
-        speedup = turns.ratio("trl", "ours")
-        report.claim(f"speedup_over_trl{suffix}", speedup.median, at_least=12)
+    speedup, over = turns.ratio("trl", "ours"), turns.ratio("ours", "bound")
+    report.claim(f"speedup_over_trl{suffix}", speedup.median, at_least=12, runs=steps if has_trl else 0)
+    report.claim(f"time_over_bound{suffix}", over.median, at_most=1.4, runs=steps)
+    if has_trl:
         report.figure(f"speedup_over_trl{suffix}", speedup)
         report.figure(f"seconds_trl{suffix}", turns.spread("trl"))
-    over = turns.ratio("ours", "bound")
-    report.claim(f"time_over_bound{suffix}", over.median, at_most=1.4)
     report.figure(f"time_over_bound{suffix}", over)
-    report.figure(f"seconds_ours{suffix}", turns.spread("ours"))
-    report.figure(f"seconds_bound{suffix}", turns.spread("bound"))
+    for one in things:
+        report.figure(f"seconds_{one}{suffix}", turns.spread(one))
     if not name:
+        report.figure("blocked_over_unblocked", turns.ratio("ours", "unblocked"))
         report.runs = steps
 
 
 def gumbel(report: Report, task: Task, steps: int) -> None:
     """Rollouts without replacement: the same number of distinct items, at what cost."""
     report.heading("gumbel: the same step with rollouts drawn without replacement")
-    things = {"gumbel": Ours(task, rollouts="gumbel"), "ours": Ours(task)}
+    drawn = Ours(task, rollouts="gumbel")
+    bound = Bound(drawn)
+    things = {"gumbel": drawn, "ours": Ours(task), "bound": bound}
     turns = take_turns(things, steps, calls=dict.fromkeys(things, CALLS), device=task.device)
+    report.claim("time_over_bound/gumbel", turns.ratio("gumbel", "bound").median, at_most=1.4, runs=steps)
     report.figure("time_over_independent_rollouts/gumbel", turns.ratio("gumbel", "ours"))
-    bound = Bound(things["gumbel"])
     report.figure("distinct_nodes/gumbel", bound.nodes)
-    turns = take_turns({"ours": things["gumbel"], "bound": bound}, steps, device=task.device)
-    report.claim("time_over_bound/gumbel", turns.ratio("ours", "bound").median, at_most=1.4)
 
 
 def gradient(report: Report, task: Task) -> None:
@@ -86,7 +92,7 @@ def gradient(report: Report, task: Task) -> None:
         found = tree_gradient(ours)
         squares = sum(float((one - two).double().square().sum()) for one, two in zip(plain, found, strict=True))
         norm = sum(float(one.double().square().sum()) for one in plain)
-        report.claim(name, (squares / norm) ** 0.5, at_most=1e-5)
+        report.claim(name, (squares / norm) ** 0.5, at_most=1e-5, runs=1)
 
 
 def memory_of_ours(threads: int, task: Task) -> float:
@@ -98,10 +104,10 @@ def memory_of_ours(threads: int, task: Task) -> float:
     return peak.mebibytes()
 
 
-def memory_of_bound(threads: int, task: Task) -> float:
-    """MiB of the bound."""
+def memory_of_bound(threads: int, task: Task, nodes: int) -> float:
+    """MiB of the bound at its first step, with so many nodes a prompt: to draw them here would use memory before."""
     torch.set_num_threads(threads)
-    bound = Bound(Ours(task))
+    bound = Bound(Ours(task), nodes)
     peak = Peak(task.device)
     bound()
     return peak.mebibytes()
@@ -118,16 +124,14 @@ def memory_of_trl(threads: int, task: Task) -> float:
     return found[0]
 
 
-def memory(report: Report, task: Task, quick: bool) -> None:
+def memory(report: Report, task: Task) -> None:
     """Peak memory of one step above what was held before it, each in a process of its own."""
     report.heading("memory: peak of the first step above what the process held before it, MiB")
-    measured = {"ours": memory_of_ours}
-    if not quick:
-        measured["bound"] = memory_of_bound
-    if importlib.util.find_spec("trl") is not None:
-        measured["trl"] = memory_of_trl
+    nodes = distinct_nodes(Ours(task))
     try:
-        found = {name: alone(call, task) for name, call in measured.items()}
+        found = {"ours": alone(memory_of_ours, task), "bound": alone(memory_of_bound, task, nodes)}
+        if importlib.util.find_spec("trl") is not None:
+            found["trl"] = alone(memory_of_trl, task)
     except OSError as error:
         report.note(f"memory is left out: {error}")
         return
@@ -146,19 +150,21 @@ def main() -> None:
     steps = 3
     if given.quick:
         task, steps = replace(task, prompts=2), 1
-        report.note("quick: 2 prompts for 8 and for 32, the latter one at a time in TRL, one step")
+        report.note(
+            "quick: 2 prompts for 8 and for 16, the latter one at a time in TRL, 1 for gradient and memory; one step"
+        )
     if given.wants("main"):
         race(report, task, "", steps)
-    if given.wants("prompts-32"):
-        prompts = 2 if given.quick else 32
-        # TRL holds every activation of every copy: 8 prompts at a time are what fits into 24 GiB with room for others.
-        race(report, replace(task, prompts=prompts), "prompts-32", 1, rows=1 if given.quick else 8)
+    if given.wants("prompts-16"):
+        # TRL holds every activation of every copy: 8 prompts at a time fit into memory.
+        many = replace(task, prompts=2 if given.quick else 16)
+        race(report, many, "prompts-16", min(steps, 2), rows=1 if given.quick else 8)
     if given.wants("gumbel"):
         gumbel(report, task, steps)
     if given.wants("gradient"):
         gradient(report, replace(task, prompts=1 if given.quick else 4))
     if given.wants("memory"):
-        memory(report, task, given.quick)
+        memory(report, replace(task, prompts=1) if given.quick else task)
     report.finish(described, given.json)
 
 

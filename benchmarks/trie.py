@@ -1,8 +1,9 @@
 """The trie of a million semantic IDs: what it takes to build, to hold and to ask, against a dictionary of prefixes.
 
-Claims: `bytes_per_item` and `mask_share_of_step`, the time of all look-ups and masking by the time of the decode steps
-that they are part of. Configuration: a million clustered semantic IDs over 3 x 8192 codes; Qwen3 of hidden 256 and 4
-layers, 32 prompts of 240 tokens, 20 beams.
+Claims: `bytes_per_item` and `mask_share_of_step`, the time of everything that the trie adds to the two decode steps
+(what each request's blocked items empty, look-ups, picking out, masks) by the time of these steps. What the steps would
+take without any trie is shown beside it. Configuration: a million clustered semantic IDs over 3 x 8192 codes; Qwen3 of
+hidden 256 and 4 layers, 32 prompts of 240 tokens, 20 beams, 50 blocked items a request.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.catalogue import draw_codes
-from common.harness import Report, arguments, machine, take_turns
+from common.catalogue import draw_blocked, draw_codes
+from common.harness import Report, arguments, take_turns
+from common.machine import machine
 from common.memory import Peak, alone
 from common.models import Sizes, qwen3, random_prompts
 from common.peers import PrefixDictionary
@@ -26,7 +28,7 @@ from conrec.items.eligible import EligibleTrie, LiveItems
 from conrec.items.trie import Trie
 from conrec.items.trie_file import load_trie, save_trie
 from conrec.llm.backbone import Backbone
-from conrec.llm.policy import FEW, next_codes
+from conrec.llm.policy import next_codes
 from conrec.llm.tree import TokenTree
 
 PARTS = ("main", "uniform", "dictionary")
@@ -42,6 +44,7 @@ class Setting:
     batch: int = 32
     prompt: int = 240
     beams: int = 20
+    blocked: int = 50
     turns: int = 5
 
 
@@ -65,6 +68,7 @@ class Step:
         self.backbone, self.tree, self.trie = backbone, tree, trie
         self.tokens, self.parents, self.state, self.level = tokens, parents, state, level
         self.logits = backbone.head(self._read(), level).float()
+        self.best = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)  # any places will do
 
     def _read(self, keep: bool = False) -> Tensor:
         return self.tree.extend((self.tokens, self.parents), keep=keep)
@@ -78,15 +82,25 @@ class Step:
         return following.code.flatten(1).gather(1, best), best // width, following.state.flatten(1).gather(1, best)
 
     @torch.no_grad()
-    def lookups(self) -> Tensor:
-        """All that the trie adds to it: the children, their logits picked out, and what is unused masked twice."""
+    def lookups(self) -> tuple[Tensor, ...]:
+        """All that the trie adds to it.
+
+        The children of each beam, their logits picked out of the level's, unused places masked before the softmax and
+        after it, and code and state of the beams that are kept.
+        """
         children = self.trie.children(self.state, self.level)
-        width = children.code.shape[-1]
-        # Where few codes may follow, the step multiplies only their rows and picks nothing out.
-        few = width * FEW <= self.backbone.codebook_size
-        logits = self.logits[..., :width] if few else self.logits.gather(-1, children.code)
+        # A step in which few codes may follow multiplies only their rows and picks nothing out; that is not credited.
+        logits = self.logits.gather(-1, children.code)
         logits.masked_fill(~children.allowed, -torch.inf)
-        return logits.masked_fill(~children.allowed, -torch.inf)
+        masked = logits.masked_fill(~children.allowed, -torch.inf)
+        best = self.best % children.code[0].numel()
+        return masked, children.code.flatten(1).gather(1, best), children.state.flatten(1).gather(1, best)
+
+    @torch.no_grad()
+    def plain(self) -> Tensor:
+        """The same step without any trie: all codes of the level, their softmax, and the best of them."""
+        logits = self.backbone.head(self._read(), self.level).float()
+        return logits.log_softmax(-1).flatten(1).topk(self.tokens.shape[1], dim=1).indices
 
 
 def measure(report: Report, setting: Setting, name: str, device: str, dtype: torch.dtype) -> None:
@@ -97,7 +111,7 @@ def measure(report: Report, setting: Setting, name: str, device: str, dtype: tor
     codes = draw_codes(setting.items, setting.codebook, seed=0, clustered=setting.clustered)
     builds = take_turns({"build": lambda: Trie.from_codes(codes, setting.codebook)}, 3)
     trie = Trie.from_codes(codes, setting.codebook)
-    report.claim(f"bytes_per_item{suffix}", trie.nbytes / setting.items, at_most=100)
+    report.claim(f"bytes_per_item{suffix}", trie.nbytes / setting.items, at_most=100, runs=1)
     report.figure(f"build_seconds{suffix}", builds.spread("build"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trie.safetensors"
@@ -108,33 +122,38 @@ def measure(report: Report, setting: Setting, name: str, device: str, dtype: tor
         report.figure(f"save_seconds{suffix}", saved.spread("save"))
         report.figure(f"load_seconds{suffix}", saved.spread("load"))
 
-    steps = _steps(trie.to(device), setting, device, dtype)
-    things: dict[str, Callable[[], Any]] = {}
+    live = LiveItems(trie.to(device))
+    blocked = draw_blocked(setting.batch, setting.items, setting.blocked)
+    steps = _steps(live, blocked, setting, device, dtype)
+    things: dict[str, Callable[[], Any]] = {"blocking": lambda: EligibleTrie(live, blocked)}
     for step in steps:
         things[f"step_{step.level}"] = step.whole
+        things[f"plain_{step.level}"] = step.plain
         things[f"lookups_{step.level}"] = step.lookups
     turns = take_turns(things, setting.turns, calls=dict.fromkeys(things, 5), device=device)
-    seconds = {one: turns.spread(one).median for one in things}
-    asked = sum(seconds[f"lookups_{step.level}"] for step in steps)
-    report.claim(
-        f"mask_share_of_step{suffix}", asked / sum(seconds[f"step_{step.level}"] for step in steps), at_most=0.05
-    )
+    whole = ("step_1", "step_2", "blocking")
+    shares = turns.ratio(("lookups_1", "lookups_2", "blocking"), whole)
+    report.claim(f"mask_share_of_step{suffix}", shares.median, at_most=0.05, runs=setting.turns)
+    report.figure(f"mask_share_of_step{suffix}", shares)
+    without = turns.ratio(("plain_1", "plain_2"), whole)
+    report.figure(f"steps_without_trie_over_steps{suffix}", without)
+    report.figure(f"seconds_of_blocking{suffix}", turns.spread("blocking"))
     for step in steps:
-        whole, asked_of, where = f"step_{step.level}", f"lookups_{step.level}", f"after_{step.level}_codes{suffix}"
+        where = f"after_{step.level}_codes{suffix}"
         report.figure(f"places_for_each_beam_{where}", step.trie.children(step.state, step.level).code.shape[-1])
-        report.figure(f"mask_share_{where}", turns.ratio(asked_of, whole))
-        report.figure(f"seconds_of_step_{where}", turns.spread(whole))
-        report.figure(f"seconds_of_lookups_{where}", turns.spread(asked_of))
+        report.figure(f"mask_share_{where}", turns.ratio(f"lookups_{step.level}", f"step_{step.level}"))
+        for one in ("step", "plain", "lookups"):
+            report.figure(f"seconds_of_{one}_{where}", turns.spread(f"{one}_{step.level}"))
     if not name:
         report.runs = setting.turns
-        _dictionary_lookups(report, steps[0], codes, setting, seconds["lookups_1"])
+        _dictionary_lookups(report, steps[0], codes, setting)
 
 
 @torch.no_grad()
-def _steps(trie: Trie, setting: Setting, device: str, dtype: torch.dtype) -> list[Step]:
+def _steps(live: LiveItems, blocked: Tensor, setting: Setting, device: str, dtype: torch.dtype) -> list[Step]:
     """The two decode steps of a search, after the first and after the second code."""
     backbone = qwen3(Sizes(codebook=setting.codebook), device=device, dtype=dtype)
-    eligible = EligibleTrie(LiveItems(trie), torch.full((setting.batch, 1), -1, dtype=torch.int64))
+    eligible = EligibleTrie(live, blocked)
     prompts = random_prompts(backbone, setting.batch, setting.prompt, seed=1).tolist()
 
     def step(tree: TokenTree, code: Tensor, parents: Tensor, state: Tensor, level: int) -> Step:
@@ -154,7 +173,7 @@ def _steps(trie: Trie, setting: Setting, device: str, dtype: torch.dtype) -> lis
     return [one, step(tree, code, beam, state, 2)]
 
 
-def _dictionary_lookups(report: Report, step: Step, codes: Tensor, setting: Setting, ours: float) -> None:
+def _dictionary_lookups(report: Report, step: Step, codes: Tensor, setting: Setting) -> None:
     """The same question to a dictionary, as `prefix_allowed_tokens_fn` asks it: once a beam."""
     offsets = step.backbone.code_offset
     begin = time.perf_counter()

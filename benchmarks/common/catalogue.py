@@ -1,4 +1,4 @@
-"""Catalogues of made-up semantic IDs: clustered, as trained codebooks give them, or uniform."""
+"""Catalogues of made-up semantic IDs, clustered as trained codebooks give them or uniform, and histories to block."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["draw_codes"]
+__all__ = ["draw_blocked", "draw_codes"]
 
 FIRST, DEEPER = 0.4, 1.0
 """Exponents of the code frequencies (rank to the power of minus this): the most frequent first code has 2 to 4 per
@@ -42,3 +42,9 @@ def draw_codes(n: int, codebook_size: int, seed: int, *, clustered: bool = True)
         keys = np.unique(np.concatenate([keys, (one * size + two) * size + three]))
     keys = chance.permutation(keys)[:n]
     return torch.from_numpy(np.stack([keys // size**2, keys // size % size, keys % size], axis=1))
+
+
+def draw_blocked(rows: int, items: int, blocked: int) -> Tensor:
+    """Items that each request must not return, as a user's history is: int64 [rows, blocked], distinct in a row."""
+    chance = torch.Generator().manual_seed(11)
+    return torch.stack([torch.randperm(items, generator=chance)[:blocked] for _ in range(rows)])

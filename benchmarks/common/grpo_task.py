@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.catalogue import draw_codes
+from common.catalogue import draw_blocked, draw_codes
 from common.models import Sizes, qwen3, random_prompts
 from conrec.arrays import Ragged
 from conrec.config import GrpoConfig
@@ -23,7 +23,7 @@ from conrec.llm.grpo_stage import rollout_seeds, train_step
 from conrec.llm.rewards import FutureReward
 from conrec.llm.rollouts import Rollouts, sample
 
-__all__ = ["Bound", "Ours", "Task", "plain_gradient", "tree_gradient"]
+__all__ = ["Bound", "Ours", "Task", "distinct_nodes", "plain_gradient", "tree_gradient"]
 
 KL_WEIGHT = 0.04
 LEARNING_RATE = 1e-6
@@ -39,6 +39,7 @@ class Task:
         prompt: tokens of each.
         group: rollouts of each.
         items: of the catalogue.
+        blocked: items that no rollout of a prompt may be, as its user's history is.
         sizes: of the model.
         device, dtype: where and in which numbers.
     """
@@ -47,6 +48,7 @@ class Task:
     prompt: int = 240
     group: int = 16
     items: int = 3000
+    blocked: int = 50
     sizes: Sizes = field(default_factory=Sizes)
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
@@ -69,6 +71,10 @@ class Task:
     def codes(self) -> Tensor:
         """Semantic IDs, int64 [items, 3]."""
         return draw_codes(self.items, self.sizes.codebook, seed=0)
+
+    def gone(self) -> Tensor:
+        """Blocked items of each prompt, int64 [prompts, blocked]."""
+        return draw_blocked(self.prompts, self.items, self.blocked)
 
     def vectors(self) -> Tensor:
         """A unit vector for each item: the mean of one for each of its codes, float32 [items, 64]."""
@@ -95,14 +101,15 @@ class Task:
 
 @dataclass
 class _GivenPrompts(Stage):
-    """A stage whose samples are numbers of ready prompts; nothing is blocked."""
+    """A stage whose samples are numbers of ready prompts, with blocked items of their own."""
 
     token_ids: list[list[int]] = field(default_factory=list)
+    gone: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
 
     def inputs(self, samples: RewardSamples) -> tuple[list[list[int]], EligibleTrie]:
         """The prompts as they are."""
         prompts = [self.token_ids[number] for number in samples.user.tolist()]
-        return prompts, EligibleTrie(self.trie, torch.full((len(prompts), 1), -1, dtype=torch.int64))
+        return prompts, EligibleTrie(self.trie, self.gone[torch.from_numpy(samples.user).long()])
 
 
 class Ours:
@@ -126,6 +133,7 @@ class Ours:
             context="negatives",
             history_eligible=True,
             token_ids=self.prompts.tolist(),
+            gone=task.gone(),
         )
         parameters = list(self.policy.model.parameters())
         self.optimiser = optimiser or torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
@@ -151,21 +159,28 @@ class Ours:
             return sample(self.policy, prompts, trie, self.task.group, self.seeds(), replacement=replacement)
 
 
+def distinct_nodes(ours: Ours) -> int:
+    """How many distinct first and second codes the next rollouts of a prompt have, on average, rounded up."""
+    size = ours.task.sizes.codebook
+    codes = ours.rollouts().codes
+    distinct = [len(torch.unique(row[:, 0])) + len(torch.unique(row[:, 0] * size + row[:, 1])) for row in codes]
+    return -(-sum(distinct) // len(distinct))
+
+
 class Bound:
     """What no step can do without: the prompt and the distinct nodes once, as a plain causal row each.
 
     A forward pass without gradient for the rollouts, one for the reference, one with its backward pass for the policy.
     The nodes that predict something are multiplied with the head of one level. There is no sampling, no trie, no reward
     and no update.
+
+    Args:
+        ours: the step.
+        nodes: distinct nodes of a prompt; those that the next rollouts of ``ours`` have by default.
     """
 
-    def __init__(self, ours: Ours) -> None:
-        codes = ours.rollouts().codes
-        distinct = [
-            len(torch.unique(row[:, 0])) + len(torch.unique(row[:, 0] * ours.task.sizes.codebook + row[:, 1]))
-            for row in codes
-        ]
-        self.nodes = -(-sum(distinct) // len(distinct))
+    def __init__(self, ours: Ours, nodes: int | None = None) -> None:
+        self.nodes = distinct_nodes(ours) if nodes is None else nodes
         self.policy, self.reference = ours.policy, ours.reference
         extra = random_prompts(ours.policy, ours.task.prompts, self.nodes, seed=2)
         self.ids = torch.cat([ours.prompts, extra], dim=1)
@@ -202,6 +217,10 @@ def plain_gradient(ours: Ours) -> list[Tensor]:
     offsets = torch.tensor(policy.code_offset, device=codes.device)
     ids = torch.cat([ours.prompts.repeat_interleave(group, 0), (codes + offsets)[..., :2].flatten(0, 1)], dim=1)
 
+    left = torch.ones(rows, task.items, device=codes.device)
+    left.scatter_(1, task.gone().to(codes.device), 0.0)
+    left = left.repeat_interleave(group, 0)
+
     def log_probabilities(backbone: Backbone) -> Tensor:
         logits = backbone.model(ids, logits_to_keep=3).logits
         columns = []
@@ -209,7 +228,7 @@ def plain_gradient(ours: Ours) -> list[Tensor]:
             prefix = codes.flatten(0, 1)[:, :level]
             same = (catalogue[None, :, :level] == prefix[:, None]).all(-1)  # items that begin so, [rollouts, items]
             allowed = torch.zeros(len(prefix), task.sizes.codebook, device=codes.device)
-            allowed.index_add_(1, catalogue[:, level], same.float())
+            allowed.index_add_(1, catalogue[:, level], left * same)
             begin = policy.code_offset[level]
             part = logits[:, level, begin : begin + task.sizes.codebook].masked_fill(allowed == 0, -torch.inf)
             columns.append(part.log_softmax(-1).gather(1, codes.flatten(0, 1)[:, level, None])[:, 0])

@@ -1,8 +1,8 @@
 """The same step by TRL's GRPOTrainer, set as fast as it goes: no checkpointing, no logging, no files.
 
-TRL samples through `generate` of the model that it trains; that one call is given a logits processor with the trie,
-so that its rollouts are existing items, as ours are. TRL takes the log-probabilities of its loss over the whole
-vocabulary, not over what is allowed: that is the loss it has, and it costs about the same.
+TRL samples through `generate` of the model that it trains; that one call is given a logits processor with the trie
+and each prompt's blocked items, so that its rollouts are eligible items, as ours are. TRL takes the log-probabilities
+of its loss over the whole vocabulary, not over what is allowed: that is the loss it has, and it costs about the same.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def run_trl(
         device = next(trainer.model.parameters()).device
         processor = TrieProcessor(task.codes(), task.sizes.codebook, policy.code_offset, device)
         generate = trainer.model.generate
-        trainer.model.generate = functools.partial(generate, **processor.settings(task.prompt))
+        trainer.model.generate = functools.partial(generate, **processor.settings(task.prompt, task.gone()))
         del policy
         with contextlib.redirect_stdout(io.StringIO()):  # a summary of its own
             trainer.train()
@@ -133,19 +133,24 @@ def _tokenizer(task: Task) -> Any:
 def _dataset(task: Task, prompts: Tensor, steps: int) -> Dataset:
     """The prompts of a step, once for each step."""
     texts = [" ".join(f"t{token}" for token in row) for row in prompts.tolist()]
-    return Dataset.from_dict({"prompt": texts * steps, "target": task.targets() * steps})
+    return Dataset.from_dict(
+        {"prompt": texts * steps, "target": task.targets() * steps, "row": [*range(task.prompts)] * steps}
+    )
 
 
 def _reward(task: Task, offsets: tuple[int, ...]) -> Callable[..., list[float]]:
     """The reward of `common.grpo_task` for TRL's lists of tokens."""
     catalogue = {tuple(row): number for number, row in enumerate(task.codes().tolist())}
     vectors = task.vectors()
+    gone = [set(row) for row in task.gone().tolist()]
 
-    def similarity(completion_ids: list[list[int]], target: list[int], **_: Any) -> list[float]:
+    def similarity(completion_ids: list[list[int]], target: list[int], row: list[int], **_: Any) -> list[float]:
         items = [
             catalogue[tuple(token - offset for token, offset in zip(tokens, offsets, strict=True))]
             for tokens in completion_ids
         ]
+        if any(item in gone[number] for item, number in zip(items, row, strict=True)):
+            raise ValueError("a rollout is a blocked item of its prompt")
         found: list[float] = (vectors[items] * vectors[target]).sum(1).tolist()
         return found
 

@@ -11,22 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["Arguments", "Claim", "Report", "Spread", "Turns", "arguments", "machine", "take_turns"]
-
-PACKAGES = ("conrec", "numpy", "torch", "transformers", "trl")
+__all__ = ["Arguments", "Claim", "Report", "Spread", "Turns", "arguments", "take_turns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +56,17 @@ class Turns:
         """Of one name's calls."""
         return Spread.of([one for turn in self.seconds[name] for one in turn])
 
-    def ratio(self, over: str, under: str) -> Spread:
-        """Of the turns' ratios: median call of ``over`` by median call of ``under`` in the same turn."""
-        pairs = zip(self.seconds[over], self.seconds[under], strict=True)
-        return Spread.of([statistics.median(above) / statistics.median(below) for above, below in pairs])
+    def ratio(self, over: str | Sequence[str], under: str | Sequence[str]) -> Spread:
+        """Of the turns' ratios: median call of ``over`` by median call of ``under`` in the same turn.
+
+        Of several names the medians are added.
+        """
+        pairs = zip(self._of_turns(over), self._of_turns(under), strict=True)
+        return Spread.of([above / below for above, below in pairs])
+
+    def _of_turns(self, names: str | Sequence[str]) -> list[float]:
+        chosen = [self.seconds[name] for name in ((names,) if isinstance(names, str) else names)]
+        return [sum(statistics.median(calls) for calls in turn) for turn in zip(*chosen, strict=True)]
 
 
 def take_turns(
@@ -123,10 +125,11 @@ def _wait(device: torch.device | str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A number and the bound that it is to keep."""
+    """A number, the bound that it is to keep, and how many turns it is the median of (0 where nothing was measured)."""
 
     name: str
     value: float
+    runs: int
     at_least: float | None = None
     at_most: float | None = None
 
@@ -144,7 +147,7 @@ class Claim:
     def as_json(self) -> dict[str, Any]:
         """The claim as the last line has it."""
         bound = {"at_least": self.at_least} if self.at_least is not None else {"at_most": self.at_most}
-        return {"claim": self.name, "value": _number(self.value), **bound, "holds": self.holds}
+        return {"claim": self.name, "value": _number(self.value), **bound, "holds": self.holds, "runs": self.runs}
 
 
 @dataclass
@@ -164,14 +167,19 @@ class Report:
     figures: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def claim(self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
-        """Add a claim; ``name`` alone for the configuration that is promised, ``name/variant`` for others."""
+    def claim(
+        self, name: str, value: float, *, runs: int, at_least: float | None = None, at_most: float | None = None
+    ) -> None:
+        """Add a claim; ``name`` alone for the configuration that is promised, ``name/variant`` for others.
+
+        A value of NaN says that it could not be measured; it holds nothing.
+        """
         if any(name == one.name for one in self.claims):
             raise ValueError(f"claim {name!r} is there already")
-        self.claims.append(Claim(name, float(value), at_least, at_most))
+        self.claims.append(Claim(name, float(value), runs, at_least, at_most))
         one = self.claims[-1]
         bound = f"≥ {at_least:g}" if at_least is not None else f"≤ {at_most:g}"
-        self.say(f"  {'holds' if one.holds else 'FAILS':<6} {name:<52} {value:>10.4g}   {bound}")
+        self.say(f"  {'holds' if one.holds else 'FAILS':<6} {name:<52} {value:>10.4g}   {bound}   n = {runs}")
 
     def figure(self, name: str, value: float | int | str | Spread) -> None:
         """Add a figure without a bound."""
@@ -227,41 +235,6 @@ class Report:
 def _number(value: float) -> float | None:
     """A finite number to six significant digits; JSON has no NaN and no infinity."""
     return float(f"{value:.6g}") if abs(value) < float("inf") else None
-
-
-def machine(device: torch.device | str) -> dict[str, Any]:
-    """What the figures were measured on."""
-    described: dict[str, Any] = {
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "accelerator": None,
-        "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
-    }
-    if torch.device(device).type == "cuda":
-        described["accelerator"] = torch.cuda.get_device_name(torch.device(device))
-    return described
-
-
-def _cpu() -> str:
-    """The processor's name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ renormalised over the allowed tokens as ours are, and no end token is looked for
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,61 +45,85 @@ class PrefixDictionary:
 
     def __init__(self, codes: Tensor, offsets: tuple[int, ...]) -> None:
         following: dict[tuple[int, ...], set[int]] = {}
-        for row in codes.tolist():
-            tokens = [code + offset for code, offset in zip(row, offsets, strict=True)]
+        self.tokens: list[list[int]] = (codes + torch.tensor(offsets)).tolist()
+        for tokens in self.tokens:
             for level, token in enumerate(tokens):
                 following.setdefault(tuple(tokens[:level]), set()).add(token)
         self.following = {prefix: sorted(tokens) for prefix, tokens in following.items()}
 
-    def settings(self, prompt_length: int) -> dict[str, Any]:
-        """What `generate` is given."""
+    def without(self, items: list[int]) -> dict[tuple[int, ...], list[int]]:
+        """What follows where that changes because a request must not return some items.
 
-        def allowed(_row: int, ids: Tensor) -> list[int]:
-            return self.following[tuple(ids[prompt_length:].tolist())]
+        A prefix under which nothing is left is taken out of the one before it, as ours does.
+        """
+        changed: dict[tuple[int, ...], list[int]] = {}
+        for item in items:
+            tokens = self.tokens[item]
+            for level in (2, 1, 0):
+                prefix = tuple(tokens[:level])
+                left = [one for one in changed.get(prefix, self.following[prefix]) if one != tokens[level]]
+                changed[prefix] = left
+                if left:
+                    break
+        return changed
+
+    def settings(self, prompt_length: int, blocked: Tensor) -> dict[str, Any]:
+        """What `generate` is given, for prompts with these blocked items each, int64 [B, M]."""
+        changed = [self.without(items) for items in blocked.tolist()]
+
+        def allowed(row: int, ids: Tensor) -> list[int]:
+            prefix = tuple(ids[prompt_length:].tolist())
+            return changed[row].get(prefix) or self.following[prefix]
 
         return {"prefix_allowed_tokens_fn": allowed}
 
 
 class TrieProcessor(LogitsProcessor):
-    """The fastest way that `generate` allows: dense tables, one gather for all beams, no Python per beam.
+    """The fastest way that `generate` allows: dense tables of each request, one gather for all beams, no Python a beam.
 
     Args:
         codes: int64 [items, 3].
-        codebook_size: C; the tables take C * C + pairs * C bytes, which is why it is no way for large codebooks.
+        codebook_size: C; the tables take (C + pairs) * C bytes a request, which is why it is no way for large
+            codebooks.
         offsets: token of code 0 of each level.
         device: where the model is.
     """
 
     def __init__(self, codes: Tensor, codebook_size: int, offsets: tuple[int, ...], device: torch.device) -> None:
-        codes, size = codes.to(device), codebook_size
-        pair, row = torch.unique(codes[:, 0] * size + codes[:, 1], return_inverse=True)
-        self.size, self.offsets, self.prompt_length = size, offsets, 0
-        self.first = torch.zeros(size, dtype=torch.bool, device=device)
-        self.first[codes[:, 0]] = True
-        self.second = torch.zeros(size * size, dtype=torch.bool, device=device)
-        self.second[pair] = True
-        self.row = torch.zeros(size * size, dtype=torch.int64, device=device)
+        self.codes, self.size, self.offsets, self.prompt_length = codes.to(device), codebook_size, offsets, 0
+        pair, self.pair_of = torch.unique(self.codes[:, 0] * self.size + self.codes[:, 1], return_inverse=True)
+        self.row = torch.zeros(self.size**2, dtype=torch.int64, device=device)  # of the third table
         self.row[pair] = torch.arange(len(pair), device=device)
-        self.second = self.second.view(size, size)
-        self.third = torch.zeros(len(pair), size, dtype=torch.bool, device=device)
-        self.third[row, codes[:, 2]] = True
+        self.third = torch.zeros(len(pair), self.size, dtype=torch.bool, device=device)
+        self.third[self.pair_of, self.codes[:, 2]] = True
+        self.pair = pair
+        self.tables: tuple[Tensor, ...] = ()
 
-    def settings(self, prompt_length: int) -> dict[str, Any]:
-        """What `generate` is given."""
+    def settings(self, prompt_length: int, blocked: Tensor) -> dict[str, Any]:
+        """What `generate` is given, for prompts with these blocked items each, int64 [B, M]."""
         self.prompt_length = prompt_length
+        blocked = blocked.to(self.third.device)
+        row = torch.arange(len(blocked), device=blocked.device)[:, None]
+        third = self.third.repeat(len(blocked), 1, 1)
+        third[row, self.pair_of[blocked], self.codes[blocked, 2]] = False
+        second = torch.zeros(len(blocked), self.size**2, dtype=torch.bool, device=blocked.device)
+        second[:, self.pair] = third.any(2)
+        second = second.view(-1, self.size, self.size)
+        self.tables = (second.any(2), second, third)
         return {"logits_processor": LogitsProcessorList([self])}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores of the level's allowed tokens, -inf for all others."""
         level = input_ids.shape[1] - self.prompt_length
+        table = self.tables[level]
+        # The copies of a prompt lie side by side.
+        row = torch.arange(len(input_ids), device=input_ids.device) // (len(input_ids) // len(table))
         if level == 0:
-            allowed = self.first
+            allowed = table[row]
         else:
             prefix = input_ids[:, self.prompt_length :] - torch.tensor(self.offsets[:level], device=input_ids.device)
-            if level == 1:
-                allowed = self.second[prefix[:, 0]]
-            else:
-                allowed = self.third[self.row[prefix[:, 0] * self.size + prefix[:, 1]]]
+            of = prefix[:, 0] if level == 1 else self.row[prefix[:, 0] * self.size + prefix[:, 1]]
+            allowed = table[row, of]
         begin = self.offsets[level]
         part = scores[:, begin : begin + self.size].masked_fill(~allowed, -torch.inf)
         result = torch.full_like(scores, -torch.inf)
@@ -110,7 +133,12 @@ class TrieProcessor(LogitsProcessor):
 
 @torch.no_grad()
 def generate(
-    backbone: Backbone, prompts: Tensor, k: int, constraint: PrefixDictionary | TrieProcessor, rows: int
+    backbone: Backbone,
+    prompts: Tensor,
+    k: int,
+    constraint: PrefixDictionary | TrieProcessor,
+    blocked: Tensor,
+    rows: int,
 ) -> Lists:
     """Beam search of transformers: k beams, three tokens, scores renormalised over what is allowed.
 
@@ -119,6 +147,7 @@ def generate(
         prompts: int64 [B, T].
         k: beams, and items returned.
         constraint: how it is told what is allowed.
+        blocked: int64 [B, M], items that each request must not return.
         rows: prompts at a time; each is copied k times, and more would not fit into memory.
     """
     codes, scores = [], []
@@ -140,7 +169,7 @@ def generate(
                 renormalize_logits=True,
                 return_dict_in_generate=True,
                 output_scores=True,
-                **constraint.settings(part.shape[1]),
+                **constraint.settings(part.shape[1], blocked[begin : begin + rows]),
             )
             codes.append((output.sequences[:, part.shape[1] :] - offsets).view(len(part), k, 3))
             scores.append(output.sequences_scores.view(len(part), k))
@@ -148,54 +177,53 @@ def generate(
 
 
 @torch.no_grad()
-def exhaustive(
-    backbone: Backbone, prompts: Tensor, codes: Tensor, progress: Callable[[int], None] | None = None
-) -> Tensor:
+def exhaustive(backbone: Backbone, prompts: Tensor, codes: Tensor, blocked: Tensor) -> Tensor:
     """Log-probability of every item for every prompt, float32 [B, items], by the model's plain forward pass.
 
     One row a prefix: the prompt's KV cache is copied for each, and the codes follow as ordinary tokens. No tree,
-    no trie: which codes may follow is read off the list of items.
+    no trie: which codes may follow is read off the list of items without the blocked ones [B, M], which get -inf.
     """
     model, size = backbone.model, backbone.codebook_size
     codes = codes.to(prompts.device)
     firsts, of_first = torch.unique(codes[:, 0], return_inverse=True)
     pairs, of_pair = torch.unique(codes[:, 0] * size + codes[:, 1], return_inverse=True)
-    allowed_2 = torch.zeros(len(firsts), size, dtype=torch.bool, device=codes.device)
-    allowed_2[of_first, codes[:, 1]] = True
-    allowed_3 = torch.zeros(len(pairs), size, dtype=torch.bool, device=codes.device)
-    allowed_3[of_pair, codes[:, 2]] = True
+    nothing = torch.zeros(len(firsts) + len(pairs) + 1, size, dtype=torch.bool, device=codes.device)
     first_tokens = firsts[:, None] + backbone.code_offset[0]
     pair_tokens = torch.stack([pairs // size + backbone.code_offset[0], pairs % size + backbone.code_offset[1]], 1)
     result = []
-    for row, prompt in enumerate(prompts):
+    for prompt, gone in zip(prompts, blocked.to(codes.device), strict=True):
+        left = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
+        left[gone] = False
+        allowed_1, allowed_2, allowed_3 = (one.clone() for one in nothing.split([1, len(firsts), len(pairs)]))
+        allowed_1[0, codes[left, 0]] = True
+        allowed_2[of_first[left], codes[left, 1]] = True
+        allowed_3[of_pair[left], codes[left, 2]] = True
         read = model(prompt[None], use_cache=True, logits_to_keep=1)
-        one = _over(read.logits[0, -1], firsts, backbone.code_offset[0], size)
+        one = _over(read.logits[:, -1], allowed_1, backbone.code_offset[0])[0]
         two = _following(backbone, prompt, first_tokens, allowed_2, 1)
         three = _following(backbone, prompt, pair_tokens, allowed_3, 2)
-        result.append(one[codes[:, 0]] + two[of_first, codes[:, 1]] + three[of_pair, codes[:, 2]])
-        if progress is not None:
-            progress(row)
+        total = one[codes[:, 0]] + two[of_first, codes[:, 1]] + three[of_pair, codes[:, 2]]
+        result.append(total.masked_fill(~left, -torch.inf))
     return torch.stack(result)
 
 
-def _over(logits: Tensor, allowed: Tensor, begin: int, size: int) -> Tensor:
-    """Log-probabilities over some codes of a level, [size]."""
-    part = logits[begin : begin + size].float()
-    return part - torch.logsumexp(part[allowed], 0)
+def _over(logits: Tensor, allowed: Tensor, begin: int) -> Tensor:
+    """Log-probabilities over the allowed codes of a level whose first token is ``begin``, [rows, size]."""
+    part = logits[:, begin : begin + allowed.shape[1]].float()
+    return part - torch.logsumexp(part.masked_fill(~allowed, -torch.inf), 1, keepdim=True)
 
 
 def _following(backbone: Backbone, prompt: Tensor, tokens: Tensor, allowed: Tensor, level: int) -> Tensor:
     """Log-probabilities of the codes of ``level`` after the prompt and each row of ``tokens``, float32 [rows, size]."""
     parts = []
-    begin, rows = backbone.code_offset[level], max(1, 60_000 // len(prompt))
+    rows = max(1, 60_000 // len(prompt))
     for first in range(0, len(tokens), rows):
         part = tokens[first : first + rows]
         cache = backbone.model(prompt[None], use_cache=True, logits_to_keep=1).past_key_values
         cache.batch_repeat_interleave(len(part))
         logits = backbone.model(part, past_key_values=cache, logits_to_keep=1).logits[:, -1]
-        parts.append(logits[:, begin : begin + backbone.codebook_size].float())
-    logits = torch.cat(parts)
-    return logits - torch.logsumexp(logits.masked_fill(~allowed, -torch.inf), 1, keepdim=True)
+        parts.append(_over(logits, allowed[first : first + rows], backbone.code_offset[level]))
+    return torch.cat(parts)
 
 
 def error_between(one: Lists, two: Lists, codebook_size: int) -> float:

@@ -17,13 +17,15 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 def table(results: list[dict[str, Any]]) -> str:
     """Claims of all results as one Markdown table, then what they were measured on."""
-    lines = ["| benchmark | claim | value | bound | |", "|---|---|---|---|---|"]
+    lines = ["| benchmark | claim | value | bound | turns | |", "|---|---|---|---|---|---|"]
     for result in results:
         for claim in result["claims"]:
             bound = f"≥ {claim['at_least']:.3g}" if "at_least" in claim else f"≤ {claim['at_most']:.3g}"
-            value = "not finite" if claim["value"] is None else f"{claim['value']:.3g}"
+            value = "–" if claim["value"] is None else f"{claim['value']:.3g}"
             holds = "holds" if claim["holds"] else "**fails**"
-            lines.append(f"| {result['benchmark']} | `{claim['claim']}` | {value} | {bound} | {holds} |")
+            lines.append(
+                f"| {result['benchmark']} | `{claim['claim']}` | {value} | {bound} | {claim['runs']} | {holds} |"
+            )
     machines = {json.dumps(_machine(result["machine"])): None for result in results}
     return "\n".join([*lines, "", *(json.loads(one) for one in machines)])
 

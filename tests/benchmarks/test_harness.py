@@ -14,7 +14,7 @@ import torch
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from common.catalogue import draw_codes  # noqa: E402
+from common.catalogue import draw_blocked, draw_codes  # noqa: E402
 from common.harness import Report, Spread, Turns, arguments, take_turns  # noqa: E402
 from common.models import SPREAD, Sizes, qwen3, random_prompts  # noqa: E402
 from common.peers import Lists, PrefixDictionary, TrieProcessor, error_between, exhaustive  # noqa: E402
@@ -44,6 +44,8 @@ def test_a_ratio_is_taken_within_turns():
     turns = Turns({"over": [[2.0], [20.0], [2.2]], "under": [[1.0, 1.0, 9.0], [10.0], [1.1]]})
     assert turns.ratio("over", "under") == Spread(2.0, 2.0, 2.0, 3)
     assert turns.spread("under").repeats == 5
+    # Of several names the medians are added: (2 + 2) / 1 in every turn.
+    assert turns.ratio(("over", "over"), "under") == Spread(4.0, 4.0, 4.0, 3)
 
 
 @pytest.mark.parametrize(
@@ -59,23 +61,23 @@ def test_a_ratio_is_taken_within_turns():
 )
 def test_a_claim_holds_where_its_bound_is_kept(value, bound, holds):
     report = Report("x")
-    report.claim("c", value, **bound)
+    report.claim("c", value, runs=1, **bound)
     assert report.claims[0].holds is holds
 
 
 def test_a_claim_has_one_bound_and_one_name():
     report = Report("x")
-    report.claim("c", 1.0, at_most=2)
+    report.claim("c", 1.0, at_most=2, runs=1)
     with pytest.raises(ValueError, match="there already"):
-        report.claim("c", 1.0, at_most=2)
+        report.claim("c", 1.0, at_most=2, runs=1)
     with pytest.raises(ValueError, match="one bound"):
-        report.claim("d", 1.0, at_most=2, at_least=0)
+        report.claim("d", 1.0, at_most=2, at_least=0, runs=1)
 
 
 def test_the_last_line_is_one_json_object_without_nan(capsys, tmp_path):
     report = Report("x", quick=True, runs=3)
-    report.claim("fast", math.inf, at_least=25)
-    report.claim("slow/variant", 2.0, at_most=1)
+    report.claim("fast", math.inf, at_least=25, runs=3)
+    report.claim("slow/variant", 2.0, at_most=1, runs=2)
     report.figure("seconds", Spread(1.0, 0.5, 2.0, 3))
     report.note("something was left out")
     report.finish({"cpu": "a processor"}, tmp_path / "deep" / "x.json")
@@ -83,8 +85,8 @@ def test_the_last_line_is_one_json_object_without_nan(capsys, tmp_path):
     found = json.loads(last)
     assert found == json.loads((tmp_path / "deep" / "x.json").read_text(encoding="utf-8"))
     assert found["claims"] == [
-        {"claim": "fast", "value": None, "at_least": 25, "holds": True},
-        {"claim": "slow/variant", "value": 2.0, "at_most": 1, "holds": False},
+        {"claim": "fast", "value": None, "at_least": 25, "holds": True, "runs": 3},
+        {"claim": "slow/variant", "value": 2.0, "at_most": 1, "holds": False, "runs": 2},
     ]
     assert (found["runs"], found["quick"], found["machine"]) == (3, True, {"cpu": "a processor"})
     assert found["figures"]["seconds"] == {"median": 1.0, "low": 0.5, "high": 2.0, "repeats": 3}
@@ -123,32 +125,56 @@ def test_logits_spread_as_in_a_trained_model():
 def test_the_peers_allow_the_same_tokens():
     codes = draw_codes(30, 8, seed=0)
     offsets = (10, 18, 26)
+    # Nothing but one item in the first row; some items blocked in the second.
+    blocked = torch.stack([torch.arange(29), torch.randint(5, (29,), generator=torch.Generator().manual_seed(0))])
     dictionary = PrefixDictionary(codes, offsets)
+    allowed = dictionary.settings(2, blocked)["prefix_allowed_tokens_fn"]
     processor = TrieProcessor(codes, 8, offsets, torch.device("cpu"))
-    processor.settings(2)
-    for prefix, tokens in dictionary.following.items():
-        scores = torch.randn(1, 40)
-        found = processor(torch.tensor([[1, 2, *prefix]]), scores)[0]
-        assert found.isfinite().nonzero()[:, 0].tolist() == tokens
-        assert torch.equal(found[tokens], scores[0, tokens])
+    processor.settings(2, blocked)
+    for row in range(2):
+        left = set(range(30)) - set(blocked[row].tolist())
+        prefixes = {
+            tuple((codes[item] + torch.tensor(offsets)).tolist()[:level]) for item in left for level in range(3)
+        }
+        for prefix in prefixes:
+            level = len(prefix)
+            follow = {int(codes[item, level]) + offsets[level] for item in left
+                      if tuple((codes[item] + torch.tensor(offsets)).tolist()[:level]) == prefix}  # fmt: skip
+            ids = torch.tensor([[1, 2, *prefix]])
+            assert allowed(row, ids[0]) == sorted(follow)
+            scores = torch.randn(2, 40)
+            found = processor(ids.expand(2, -1), scores)[row]
+            assert found.isfinite().nonzero()[:, 0].tolist() == sorted(follow)
+            assert torch.equal(found[sorted(follow)], scores[row, sorted(follow)])
 
 
 @torch.no_grad()
 def test_every_item_scored_by_the_plain_model_sums_to_one():
     codes = draw_codes(30, 8, seed=0)
     backbone = qwen3(SMALL)
-    scores = exhaustive(backbone, random_prompts(backbone, 3, 7, 0), codes)
+    blocked = torch.tensor([[0, 1], [2, 3], [4, 6]])
+    scores = exhaustive(backbone, random_prompts(backbone, 3, 7, 0), codes, blocked)
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(3))
+    assert bool(scores.gather(1, blocked).isneginf().all())
     # One item from its tokens alone.
     tokens = codes[5] + torch.tensor(backbone.code_offset)
     ids = torch.cat([random_prompts(backbone, 3, 7, 0)[1], tokens])
     logits = backbone.model(ids[None]).logits[0, 6:9]
+    left = torch.ones(30, dtype=torch.bool)
+    left[blocked[1]] = False
     expected = 0.0
     for level in range(3):
-        same = (codes[:, :level] == codes[5, :level]).all(1)
+        same = (codes[:, :level] == codes[5, :level]).all(1) & left
         allowed = torch.unique(codes[same, level]) + backbone.code_offset[level]
         expected += float(logits[level, tokens[level]] - torch.logsumexp(logits[level, allowed], 0))
     assert float(scores[1, 5]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_histories_are_distinct_items():
+    blocked = draw_blocked(4, 60, 50)
+    assert blocked.shape == (4, 50)
+    assert all(len(set(row)) == 50 and set(row) <= set(range(60)) for row in blocked.tolist())
+    assert draw_blocked(4, 60, 0).shape == (4, 0)
 
 
 def test_lists_are_compared_item_by_item_and_ties_are_forgiven():
@@ -193,8 +219,8 @@ def test_a_benchmark_ends_with_the_object_that_is_promised(tmp_path):
 
 def test_the_table_shows_losses_and_replaces_itself():
     claims = [
-        {"claim": "fast", "value": 30.123, "at_least": 25, "holds": True},
-        {"claim": "lean/x", "value": None, "at_most": 1, "holds": False},
+        {"claim": "fast", "value": 30.123, "at_least": 25, "holds": True, "runs": 3},
+        {"claim": "lean/x", "value": None, "at_most": 1, "holds": False, "runs": 0},
     ]
     machine = {
         "cpu": "A",
@@ -207,8 +233,8 @@ def test_the_table_shows_losses_and_replaces_itself():
     results = [{"benchmark": "b", "claims": claims, "machine": machine}] * 2
     page = f"before\n{BEGIN}\nstale\n{END}\nafter"
     filled = fill(page, results)
-    assert "| b | `fast` | 30.1 | ≥ 25 | holds |" in filled
-    assert "| b | `lean/x` | not finite | ≤ 1 | **fails** |" in filled
+    assert "| b | `fast` | 30.1 | ≥ 25 | 3 | holds |" in filled
+    assert "| b | `lean/x` | – | ≤ 1 | 0 | **fails** |" in filled
     assert "stale" not in filled
     assert filled.count("Measured on A, 2 cores, 2 threads; Python 3.11, t 1.") == 1
     assert fill(filled, results) == filled
