@@ -14,7 +14,9 @@ from conrec.config import dump_config, load_config
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.threshold import Threshold, write_threshold
 from conrec.items.semantic_ids import SemanticIds, write_semantic_ids
+from conrec.items.space import TRIE
 from conrec.items.trie import Trie
+from conrec.items.trie_file import save_trie
 from conrec.llm.backbone import build_backbone
 from conrec.llm.prompts import INSTRUCTIONS
 from conrec.logs.prepare import prepare, read_prepared
@@ -52,7 +54,7 @@ def run_folder(ml100k: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path
     drawn = rng.permutation(CODEBOOK**3)[: log.n_items]
     codes = np.stack([drawn // CODEBOOK**2, drawn // CODEBOOK % CODEBOOK, drawn % CODEBOOK], 1).astype(np.int32)
     write_semantic_ids(run / "items" / "semantic_ids.parquet", log.item_ids, SemanticIds(codes, codes.copy(), CODEBOOK))
-    Trie.from_codes(torch.from_numpy(codes), CODEBOOK).save(run / "items" / "trie.safetensors")
+    save_trie(run / "items" / TRIE, Trie.from_codes(torch.from_numpy(codes), CODEBOOK))
     rebuilt = rng.normal(size=(log.n_items, 8)).astype(np.float32)
     rebuilt /= np.linalg.norm(rebuilt, axis=1, keepdims=True)
     write_tensors(run / "items" / "rebuilt.safetensors", {"rebuilt": rebuilt})

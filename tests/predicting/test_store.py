@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -41,7 +42,9 @@ def prediction(run):
 
 def test_the_store_is_what_a_run_itself_would_write(run, run_folder, sets, tmp_path):
     """Users and codes; scores up to rounding, for the shards cut the batches otherwise."""
-    meta = store_of_shards(run, sets, prediction(run))
+    stored = store_of_shards(run, sets, prediction(run))
+    meta = stored.meta
+    assert (stored.new, stored.renewed, stored.kept, stored.gone, stored.unanswered) == (60, 0, 0, 0, 0)
     assert (meta.model, meta.count, meta.slots) == ("conrec", 60, 20)
     predictor = Predictor(PredictJob(run_folder))
     users = np.arange(predictor.log.n_users, dtype=np.int32)
@@ -65,16 +68,18 @@ def test_the_filter_judges_with_the_new_sets(run, sets):
 
 
 def test_sets_of_fewer_items_have_empty_places(run, sets, tmp_path):
-    """A user with less than predict_set eligible items keeps what there is."""
+    """A user with less than predict_set eligible items keeps what there is; one without any is counted."""
     folder = shutil.copytree(sets, tmp_path / "sets")
     path = folder / shard_name(1, 3)
     table = pq.read_table(path)
     user = table["user_id"][0].as_py()
     kept = pc.or_(pc.not_equal(table["user_id"], user), pc.less_equal(table["rank"], 2))
-    pq.write_table(table.filter(kept), path)
-    store_of_shards(run, folder, prediction(run))
+    none = pc.equal(table["user_id"], table["user_id"][-1])
+    pq.write_table(table.filter(pc.and_(kept, pc.invert(none))), path)
+    stored = store_of_shards(run, folder, prediction(run))
+    assert stored.lines()[0] == "not stored: 1 without any eligible item"
     store = PredictSetStore.open(run / "filter" / "conrec")
-    assert len(store) == 60
+    assert len(store) == 59
     assert len(store.get(user)) == 2
 
 
@@ -92,6 +97,96 @@ def test_a_user_at_two_times_is_refused(run, tmp_path):
     predict_users(PredictJob(run, k=20), tmp_path / "sets", path)
     with pytest.raises(DataError, match="comes twice"):
         store_of_shards(run, tmp_path / "sets", prediction(run))
+
+
+@pytest.mark.parametrize("what", ["other time", "other shard"])
+def test_a_shard_that_belongs_elsewhere_is_refused(run, sets, other_time, tmp_path, what):
+    """Of another plan, or of this one under another name: what each says of itself is compared."""
+    folder = shutil.copytree(sets, tmp_path / "sets")
+    if what == "other time":
+        source, said = other_time / shard_name(1, 3), r"part-00001-of-00003\.parquet.*questions\.times"
+    else:
+        source, said = sets / shard_name(0, 3), r"part-00001-of-00003\.parquet.*shard \(0 there, 1 now\)"
+    shutil.copy(source, folder / shard_name(1, 3))
+    with pytest.raises(ArtefactError, match=said):
+        store_of_shards(run, folder, prediction(run))
+    shutil.copy(run / "data" / "events.parquet", folder / shard_name(1, 3))
+    with pytest.raises(ArtefactError, match="is damaged"):
+        store_of_shards(run, folder, prediction(run))
+    assert not (run / "filter" / "conrec").exists()
+
+
+@pytest.fixture(scope="module")
+def other_time(run_folder, tmp_path_factory):
+    """As `sets`, a day later; treat it as read-only."""
+    folder = tmp_path_factory.mktemp("store") / "later"
+    at = Predictor(PredictJob(run_folder)).at + 86_400
+    predict_users(PredictJob(run_folder, k=20, at=at), folder, shards=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_two(run_folder, tmp_path_factory):
+    """Two users of the log, a year later; treat it as read-only."""
+    folder = tmp_path_factory.mktemp("store")
+    log = Predictor(PredictJob(run_folder)).log
+    (folder / "who.csv").write_text("\n".join(["user_id", *log.user_ids[:2]]) + "\n")
+    at = int(log.timestamp[-1]) + 365 * 86_400
+    predict_users(PredictJob(run_folder, k=20, at=at), folder / "sets", folder / "who.csv")
+    return folder / "sets"
+
+
+def test_users_are_never_lost_without_a_word(run, run_folder, sets, of_two):
+    """A folder of two users in place of a store of sixty."""
+    store_of_shards(run, sets, prediction(run))
+    target = run / "filter" / "conrec"
+    names = list(Predictor(PredictJob(run_folder)).log.user_ids)
+    header = (target / "store.json").read_bytes()
+    with pytest.raises(ArtefactError, match=r"58 of the 60 users of this store are not among the 2.*--add.*--replace"):
+        store_of_shards(run, of_two, prediction(run))
+    with pytest.raises(ConfigError, match="both are given"):
+        store_of_shards(run, of_two, prediction(run), add=True, replace=True)
+    assert (target / "store.json").read_bytes() == header
+    before = PredictSetStore.open(target).get_many(names)
+    added = store_of_shards(run, of_two, prediction(run), add=True)
+    assert (added.meta.count, added.new, added.renewed, added.kept, added.gone) == (60, 0, 2, 58, 0)
+    after = PredictSetStore.open(target).get_many(names)
+    assert after[0].all()
+    for one, two in zip(before[1:], after[1:], strict=True):
+        np.testing.assert_array_equal(one[2:], two[2:])
+    new = pq.read_table(of_two / shard_name(0, 1))
+    np.testing.assert_array_equal(after[2][:2].ravel(), new["score"].to_numpy())
+    replaced = store_of_shards(run, of_two, prediction(run), replace=True)
+    assert (replaced.meta.count, replaced.renewed, replaced.kept, replaced.gone) == (2, 2, 0, 58)
+    assert replaced.lines()[-1].endswith("58 users of the store before are no longer there")
+    assert list(PredictSetStore.open(target).user_ids()) == sorted(names[:2])
+    again = store_of_shards(run, sets, prediction(run))
+    assert (again.new, again.renewed, again.gone) == (58, 2, 0)
+
+
+def test_a_store_that_cannot_be_compared_is_replaced_only_if_asked(run, sets):
+    store_of_shards(run, sets, prediction(run))
+    (data,) = (run / "filter" / "conrec").glob("data-*.mdb")
+    data.write_bytes(data.read_bytes()[:-100])
+    for options in ({}, {"add": True}):
+        with pytest.raises(ArtefactError, match=r"cannot be compared.*--replace"):
+            store_of_shards(run, sets, prediction(run), **options)
+    assert store_of_shards(run, sets, prediction(run), replace=True).new == 60
+
+
+@pytest.mark.parametrize("what", ["retrained", "calibrated before"])
+def test_sets_of_other_weights_do_not_go_under_the_threshold(run, sets, what):
+    store_of_shards(run, sets, prediction(run))
+    said = "the weights of this run"
+    if what == "retrained":
+        path = run / "models" / "conrec" / "model" / "config.json"
+        path.write_text(path.read_text() + "\n")
+    else:
+        said = "the weights that the threshold was calibrated with"
+        manifest = {"inputs": {"data/events.parquet": "1" * 64, "models/conrec/model": "2" * 64}}
+        (run / "filter" / "conrec.manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtefactError, match=said):
+        store_of_shards(run, sets, prediction(run))
 
 
 @pytest.mark.parametrize("what", ["no sets", "few ranks", "no threshold", "other SID table"])

@@ -36,10 +36,13 @@ def filter_apply(
 def filter_store(
     run_folder: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
     folder: Annotated[Path, typer.Option("--predictions", help="Folder made by `conrec predict`, all shards there.")],
+    add: Annotated[bool, typer.Option("--add", help="Keep the sets of users who were not asked.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Let users who were not asked go.")] = False,
 ) -> None:
     """Put newly predicted sets in the place of those that the run's filter reads; its threshold stays."""
     config = config_of(run_folder)
     from conrec.predicting.store import store_of_shards  # noqa: PLC0415
 
-    meta = store_of_shards(run_folder, folder, config.prediction)
-    say(f"written: {run_folder / 'filter' / meta.model}, {meta.count:,} users, {meta.slots} items each")
+    stored = store_of_shards(run_folder, folder, config.prediction, add=add, replace=replace)
+    for line in stored.lines():
+        say(line)

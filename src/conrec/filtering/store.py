@@ -258,6 +258,13 @@ class PredictSetStore:
         codes, scores = unpack(values, self.meta.slots)
         return found, codes, scores
 
+    def user_ids(self) -> Iterator[str]:
+        """The users of the store, in the order of their keys."""
+        with self._open_environment().begin() as transaction:
+            for key, value in transaction.cursor():
+                if key != META_KEY:
+                    yield self._full_id(key, value)
+
     def _full_id(self, key: bytes, value: bytes) -> str:
         return (value[self.meta.slots * RECORD.itemsize :] if is_hashed(key) else key[1:]).decode()
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from conrec.artefacts import read_json, write_json
+from conrec.artefacts import hash_file, read_json, write_json
 from conrec.errors import ArtefactError, ConfigError
 from conrec.predicting.users import Asked
 
-__all__ = ["MANIFEST", "PREDICT_SETS", "Plan", "read_plan", "refuse_other", "shard_name"]
+__all__ = ["MANIFEST", "PREDICT_SETS", "Plan", "read_plan", "refuse_other", "shard_name", "weights_hash"]
 
 PREDICT_SETS = pa.schema(
     [
@@ -95,7 +95,12 @@ class Plan:
 
         Raises:
             ArtefactError: the folder was made from something else, or holds something else.
+            ConfigError: it is a file.
         """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(
+                "this is a file", where=f"--out {self.folder}", expected="a folder, new or of this command"
+            )
         path = self.folder / MANIFEST
         content = {"format": FORMAT, "made_from": self.made_from, "questions": self.questions, "shards": self.shards}
         if path.is_file():
@@ -113,6 +118,23 @@ class Plan:
                 mend="Give another --out.",
             )
         write_json(path, content)
+
+    def confirm(self) -> None:
+        """Check that the folder still belongs to this plan.
+
+        Between `claim` and the first file of a shard, another command may have taken the folder for one of which
+        nothing was done. After the first file there is no such command.
+
+        Raises:
+            ArtefactError: it has.
+        """
+        refuse_other(self.folder / MANIFEST, read_plan(self.folder).made_from, self.made_from)
+
+
+def weights_hash(run_folder: Path, model: str) -> str:
+    """Hash of what a row of a run has learned: its model, or the log where it is counted anew whenever it is asked."""
+    folder = run_folder / "models" / model / "model"
+    return hash_file(folder if folder.exists() else run_folder / "data" / "events.parquet")
 
 
 def read_plan(folder: Path) -> Plan:

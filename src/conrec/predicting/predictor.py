@@ -21,7 +21,7 @@ from conrec.items.trie import Trie
 from conrec.logs.log import Log
 from conrec.predicting.histories import Histories, read_histories
 from conrec.predicting.job import PredictJob, check, resolved
-from conrec.predicting.plan import PREDICT_SETS
+from conrec.predicting.plan import PREDICT_SETS, weights_hash
 from conrec.predicting.pool import Pool, read_pool
 from conrec.predicting.users import end_of, has_history
 from conrec.recommender import Queries, Ranking
@@ -116,12 +116,11 @@ class Predictor:
         """What an answer depends on besides its question, as JSON: hashes of what is large, values of the rest."""
         job, config, folder = self.job, self.config, self.job.run_folder
         counted = job.model in WITHOUT_WEIGHTS
-        weights = folder / "data" / "events.parquet" if counted else folder / "models" / job.model / "model"
         items = self.space.items
         made: dict[str, Any] = {
             "version": __version__,
             "model": job.model,
-            "weights": hash_file(weights),
+            "weights": weights_hash(folder, job.model),
             "semantic IDs": hash_semantic_ids(items.item_ids, items.semantic_ids),
             "events of the run": hash_file(folder / "data" / "events.parquet"),
             "newer events": None if job.events is None else hash_file(job.events),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
@@ -32,6 +32,8 @@ class PredictSummary:
         missing: shards of the folder that are still not there; other processes may be at them.
         shards: how many there will be.
         users: questions of all shards together.
+        k: items that each was asked for.
+        short: questions of these processes' shards with fewer than k items in their answer.
     """
 
     folder: Path
@@ -40,6 +42,8 @@ class PredictSummary:
     missing: int
     shards: int
     users: int
+    k: int
+    short: int
 
     def lines(self) -> list[str]:
         """What was done, for a reader."""
@@ -47,7 +51,8 @@ class PredictSummary:
         shards = "1 shard" if self.shards == 1 else f"{self.shards} shards"
         missing = f", {self.missing} still missing" if self.missing else ""
         done = f"{questions} in {shards}: {self.written} written, {self.before} finished before{missing}"
-        return [done, f"written: {self.folder}"]
+        short = [f"{self.short:,} of them have fewer than k = {self.k} eligible items"] if self.short else []
+        return [done, *short, f"written: {self.folder}"]
 
 
 def predict_users(
@@ -82,9 +87,10 @@ def predict_users(
             plan.claim()
         processes.decide()
         plan.claim()
-        done = processes.gather(write_shards(plan, predictor, asked, mine))
-        before, written = (sum(one[place] for one in done) for place in range(2))
-        return PredictSummary(folder, before, written, len(plan.missing()), plan.shards, plan.questions)
+        done = processes.gather(astuple(write_shards(plan, predictor, asked, mine)))
+        before, written, short = (sum(column) for column in zip(*done, strict=True))
+        missing = len(plan.missing())
+        return PredictSummary(folder, before, written, missing, plan.shards, plan.questions, job.k, short)
 
 
 def _mine(plan: Plan, shard: int | None, processes: Processes) -> list[int]:
