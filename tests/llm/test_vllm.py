@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from conrec.errors import ConfigError, MissingExtraError
+from conrec.errors import ConfigError, DataError, MissingExtraError
 from conrec.items.eligible import EligibleTrie
 from conrec.items.trie import Trie
 from conrec.llm import vllm
@@ -74,9 +74,9 @@ def engine(backbone):
 
 
 def agree(found, expected):
-    items, scores = found
-    assert items.tolist() == expected.item.tolist()
-    torch.testing.assert_close(scores, expected.score, atol=1e-5, rtol=0)
+    for name in ("item", "proved", "nodes"):
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
+    torch.testing.assert_close(found.score, expected.score, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("certified", [False, True])
@@ -92,15 +92,33 @@ def test_narrow_beams_that_miss_items_go_on(backbone, trie, engine, nothing):
     """A width of 3 leads to fewer than 20 items: the next best prefixes are read too, as in our own search."""
     eligible = EligibleTrie(trie, nothing)
     found = search(engine, backbone.code_offset, PROMPTS, eligible, 20, 3)
-    assert (found[0] >= 0).all()
+    assert (found.item >= 0).all()
     agree(found, beam_search(backbone, PROMPTS, eligible, 20, 3))
+
+
+@pytest.mark.parametrize("budget", [1, 7, 40])
+def test_a_budget_ends_the_proof_as_in_our_own_search(backbone, trie, engine, nothing, monkeypatch, budget):
+    """Whole lists, some of them unproved, after as many rounds; a round reads few prefixes here."""
+    for module in ("generation", "prefix_search"):
+        monkeypatch.setattr(f"conrec.llm.{module}.FURTHER", 3)
+    eligible = EligibleTrie(trie, nothing)
+    found = search(engine, backbone.code_offset, PROMPTS, eligible, 6, 3, budget=budget)
+    assert (found.item >= 0).all()
+    agree(found, beam_search(backbone, PROMPTS, eligible, 6, 3, budget=budget))
+    assert budget > 1 or not found.proved.all()
+
+
+def test_sizes_below_one_are_refused(backbone, trie, engine, nothing):
+    for sizes in ({"k": 0}, {"k": 3, "width": 0}, {"k": 3, "budget": 0}):
+        with pytest.raises(DataError, match="at least 1"):
+            search(engine, backbone.code_offset, PROMPTS, EligibleTrie(trie, nothing), **sizes)
 
 
 def test_a_request_without_eligible_items_is_never_sent(backbone, trie, engine):
     none_left = torch.stack([torch.arange(len(trie)), torch.full((len(trie),), -1)])
     found = search(engine, backbone.code_offset, PROMPTS[:2], EligibleTrie(trie, none_left), 3)
-    assert found[0][0].tolist() == [-1, -1, -1]
-    assert (found[0][1] >= 0).all()
+    assert found.item[0].tolist() == [-1, -1, -1]
+    assert (found.item[1] >= 0).all()
     assert all(prompt[: len(PROMPTS[1])] == tuple(PROMPTS[1]) for call in engine._llm.calls for prompt in call)
 
 
@@ -171,6 +189,16 @@ def test_a_saved_model_ranks_as_our_own_recommender(backbone, prompts, trie, log
         np.testing.assert_allclose(one.score, two.score, atol=1e-5)
 
 
+def test_lists_that_a_budget_left_unproved_are_told(backbone, prompts, trie, log, engine, capsys):
+    queries = Queries(np.arange(2, dtype=np.int32), np.full(2, int(log.timestamp[-1]) + 1))
+    for budget, said in ((1, "1 of 2 lists are not proved exact: prediction.node_budget (1 prefixes)"), (None, "")):
+        recommender = VllmRecommender(engine, prompts, trie, "both", budget=budget)
+        recommender.predict(log, queries, 2)
+        printed = capsys.readouterr().err
+        assert said in printed
+        assert ("not proved" in printed) == bool(said)
+
+
 def test_without_the_package_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'conrec\[vllm\]'"):
@@ -184,6 +212,6 @@ def test_a_wide_codebook_keeps_within_the_limits(installed, tmp_path):
 
 def test_a_trie_of_one_item_needs_no_choice(backbone, engine):
     trie = Trie.from_codes(torch.tensor([[1, 2, 3]], dtype=torch.int32), CODEBOOK)
-    items, scores = search(engine, backbone.code_offset, PROMPTS, EligibleTrie(trie, torch.full((3, 0), -1)), 2)
-    assert items.tolist() == [[0, -1]] * 3
-    assert scores[:, 0].tolist() == [0.0] * 3
+    found = search(engine, backbone.code_offset, PROMPTS, EligibleTrie(trie, torch.full((3, 0), -1)), 2)
+    assert found.item.tolist() == [[0, -1]] * 3
+    assert found.score[:, 0].tolist() == [0.0] * 3

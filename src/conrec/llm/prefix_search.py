@@ -13,12 +13,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
+from jaxtyping import Float
 
 from conrec.arrays import Array
+from conrec.errors import DataError
 from conrec.items.eligible import EligibleTrie
-from conrec.llm.generation import FURTHER
+from conrec.llm.generation import FURTHER, Beams
 
 __all__ = ["PrefixEngine", "search"]
 
@@ -53,6 +53,7 @@ class _Request:
         wanted: items that make the list long enough: k, or fewer where fewer are eligible.
         unread: heaps of prefixes of one and of two codes.
         found: heap of the k best items, (score, item negated).
+        nodes: prefixes that were asked for.
     """
 
     prompt: list[int]
@@ -60,6 +61,7 @@ class _Request:
     wanted: int
     unread: tuple[list[_Prefix], list[_Prefix]] = field(default_factory=lambda: ([], []))
     found: list[tuple[float, int]] = field(default_factory=list)
+    nodes: int = 0
 
     @property
     def bound(self) -> float:
@@ -83,7 +85,13 @@ class _Request:
         taken: list[_Prefix] = []
         while heap and len(taken) < limit and -heap[0][0] > bound:
             taken.append(heapq.heappop(heap))
+        self.nodes += len(taken)
         return taken
+
+    def done(self, certified: bool, budget: int | None) -> bool:
+        """Whether no further round is to begin."""
+        spent = budget is not None and self.nodes >= budget
+        return self.proved or (self.complete and (spent or not certified))
 
     def add(self, prefix: _Prefix, token: int, state: int, logarithm: float) -> None:
         """One continuation of a prefix: a longer prefix, or an item."""
@@ -104,7 +112,8 @@ def search(
     width: int | None = None,
     *,
     certified: bool = True,
-) -> tuple[Int64[Tensor, "B K"], Float[Tensor, "B K"]]:
+    budget: int | None = None,
+) -> Beams:
     """The items that `conrec.llm.generation.beam_search` finds, by requests to an engine.
 
     Args:
@@ -116,16 +125,20 @@ def search(
         width: prefixes read after the first and after the second code before anything is decided; by default k.
             Where they lead to fewer than min(k, eligible) items, the next best are read too.
         certified: go on until every list is proved to be exact.
+        budget: once this many prefixes are read for a prompt, no further round begins for it: its list stays as it
+            is, if need be unproved.
 
-    Returns:
-        Items in descending order of log-probability, -1 behind the last, and their log-probabilities (-inf there).
+    Raises:
+        DataError: k, width or budget is below 1.
     """
+    limit = k if width is None else width
+    if min(k, limit, 1 if budget is None else budget) < 1:
+        raise DataError(f"k {k}, width {width}, budget {budget}", where="beam search", expected="at least 1")
     wanted = trie.eligible_counts().clamp(max=k).tolist()
     requests = [_Request(list(prompt), k, most) for prompt, most in zip(prompts, wanted, strict=True)]
-    limit = width or k
     _read(engine, code_offset, trie, requests, [[(0.0, (), 0)] if one.wanted else [] for one in requests], 0)
     active = requests
-    while active := [one for one in active if not one.proved and (certified or not one.complete)]:
+    while active := [one for one in active if not one.done(certified, budget)]:
         chosen = {id(one) for one in active}
         for level in (0, 1):
             taken = [one.take(level, limit) if id(one) in chosen else [] for one in requests]
@@ -136,7 +149,8 @@ def search(
     for row, one in enumerate(requests):
         for place, (score, item) in enumerate(sorted(one.found, reverse=True)):
             items[row, place], scores[row, place] = -item, score
-    return items, scores
+    proved, nodes = torch.tensor([one.proved for one in requests]), torch.tensor([one.nodes for one in requests])
+    return Beams(items, scores, proved, nodes)
 
 
 def _read(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from conrec.arrays import Array
 from conrec.config import Context
@@ -14,14 +16,14 @@ from conrec.items.eligible import EligibleTrie, LiveItems
 from conrec.items.trie import Trie
 from conrec.llm.backbone import Backbone
 from conrec.llm.curriculum import blocked_items
-from conrec.llm.generation import beam_search
+from conrec.llm.generation import Beams, beam_search
 from conrec.llm.policy import Normalise, log_probabilities
 from conrec.llm.prompts import PromptBuilder
 from conrec.logs.log import Log
 from conrec.progress import console, meter
 from conrec.recommender import Queries, Ranking
 
-__all__ = ["GenerativeRecommender"]
+__all__ = ["GenerativeRecommender", "batches_of", "ranked"]
 
 
 @dataclass(frozen=True)
@@ -52,29 +54,20 @@ class GenerativeRecommender:
 
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item."""
-        items = np.full((len(queries), k), -1, dtype=np.int32)
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        unproved = 0
-        for rows, prompts in self._batches(log, queries, "generating"):
-            blocked = blocked_items(log, queries.user[rows], queries.timestamp[rows], history_eligible)
-            trie = EligibleTrie(self.pool or self.trie, blocked)
-            beams = beam_search(
+
+        def search(prompts: list[list[int]], blocked: Int64[Tensor, "B M"]) -> Beams:
+            return beam_search(
                 self.backbone,
                 prompts,
-                trie,
+                EligibleTrie(self.pool or self.trie, blocked),
                 k,
                 certified=self.certified,
                 budget=self.budget,
                 normalise=self.normalise,
             )
-            unproved += int((~beams.proved).sum())
-            items[rows], scores[rows] = beams.item.cpu().numpy(), beams.score.cpu().numpy()
-        if self.certified and unproved:
-            console.print(
-                f"        {unproved} of {len(queries)} lists are not proved exact: prediction.node_budget "
-                f"({self.budget} prefixes) was used up"
-            )
-        return Ranking(items, scores)
+
+        batches = self._batches(log, queries, "generating")
+        return ranked(search, batches, log, queries, k, history_eligible, self.budget if self.certified else None)
 
     def score(self, log: Log, queries: Queries, candidates: Array) -> Array:
         """See `conrec.recommender.Recommender.score`; the score is the log-probability of the item."""
@@ -94,13 +87,8 @@ class GenerativeRecommender:
         return scores
 
     def _batches(self, log: Log, queries: Queries, description: str) -> Iterator[tuple[Array, list[list[int]]]]:
-        """Rows and prompts, in batches of similar length, behind a progress bar."""
-        prompts = [
-            self.prompts.next_negative(log, user, timestamp, self.context)
-            for user, timestamp in zip(queries.user.tolist(), queries.timestamp.tolist(), strict=True)
-        ]
-        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-        return _batched(order, prompts, self.batch_size, description)
+        """See `batches_of`."""
+        return batches_of(self.prompts, self.context, log, queries, self.batch_size, description)
 
     def choose(self, options: Array) -> Array:
         """Position of the most probable of the options of each alignment choice, int64 [n], from options [n, 4]."""
@@ -109,6 +97,54 @@ class GenerativeRecommender:
         for rows, batch in _batched(np.arange(len(options)), prompts, self.batch_size * 4, "four-way choices"):
             chosen[rows] = self._score(batch, options[rows]).argmax(1)
         return chosen
+
+
+def batches_of(
+    builder: PromptBuilder, context: Context, log: Log, queries: Queries, size: int, description: str
+) -> Iterator[tuple[Array, list[list[int]]]]:
+    """Rows of the queries and their prompts, in batches of similar length, behind a progress bar."""
+    prompts = [
+        builder.next_negative(log, user, timestamp, context)
+        for user, timestamp in zip(queries.user.tolist(), queries.timestamp.tolist(), strict=True)
+    ]
+    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+    return _batched(order, prompts, size, description)
+
+
+def ranked(
+    search: Callable[[list[list[int]], Int64[Tensor, "B M"]], Beams],
+    batches: Iterable[tuple[Array, list[list[int]]]],
+    log: Log,
+    queries: Queries,
+    k: int,
+    history_eligible: bool,
+    budget: int | None,
+) -> Ranking:
+    """The lists that a search finds for all queries, batch by batch.
+
+    Args:
+        search: lists of k items, from prompts and the items that each must not return (-1: none).
+        batches: see `batches_of`.
+        log: for what is not eligible.
+        queries: all of them.
+        k: items per list.
+        history_eligible: whether items of the history may be returned.
+        budget: prefixes after which the proof of a list is given up, told to the reader where that happened; None
+            where no list has to be proved, or each one is.
+    """
+    items = np.full((len(queries), k), -1, dtype=np.int32)
+    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    unproved = 0
+    for rows, prompts in batches:
+        beams = search(prompts, blocked_items(log, queries.user[rows], queries.timestamp[rows], history_eligible))
+        unproved += int((~beams.proved).sum())
+        items[rows], scores[rows] = beams.item.cpu().numpy(), beams.score.cpu().numpy()
+    if budget is not None and unproved:
+        console.print(
+            f"        {unproved} of {len(queries)} lists are not proved exact: prediction.node_budget "
+            f"({budget} prefixes) was used up"
+        )
+    return Ranking(items, scores)
 
 
 def _batched(

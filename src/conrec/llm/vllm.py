@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from conrec.arrays import Array
 from conrec.config import Context, PromptConfig
@@ -28,11 +29,11 @@ from conrec.errors import ConfigError, MissingExtraError
 from conrec.items.eligible import EligibleTrie, LiveItems
 from conrec.items.trie import Trie
 from conrec.llm.backbone import load_tokens
-from conrec.llm.curriculum import blocked_items
+from conrec.llm.generation import Beams
 from conrec.llm.prefix_search import search
 from conrec.llm.prompts import PromptBuilder
+from conrec.llm.recommender import batches_of, ranked
 from conrec.logs.log import Log
-from conrec.progress import meter
 from conrec.recommender import Queries, Ranking
 
 __all__ = ["MAX_ALLOWED", "VllmEngine", "VllmRecommender"]
@@ -149,6 +150,7 @@ class VllmRecommender:
         trie: the catalogue, on the CPU.
         context: what of a history the prompts show.
         certified: whether lists are proved to be exact (`prediction.certified`).
+        budget: prefixes that may be read for one prompt before the proof is given up (`prediction.node_budget`).
         pool: restricts what is generated to live items.
     """
 
@@ -157,6 +159,7 @@ class VllmRecommender:
     trie: Trie
     context: Context
     certified: bool = True
+    budget: int | None = None
     pool: LiveItems | None = None
 
     @classmethod
@@ -183,20 +186,11 @@ class VllmRecommender:
 
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item."""
-        items = np.full((len(queries), k), -1, dtype=np.int32)
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        with meter("generating with vLLM", len(queries)) as tick:
-            for begin in range(0, len(queries), PROMPTS):
-                rows = slice(begin, begin + PROMPTS)
-                some = queries.select(rows)
-                prompts = [
-                    self.prompts.next_negative(log, user, timestamp, self.context)
-                    for user, timestamp in zip(some.user.tolist(), some.timestamp.tolist(), strict=True)
-                ]
-                blocked = blocked_items(log, some.user, some.timestamp, history_eligible)
-                trie = EligibleTrie(self.pool or self.trie, blocked)
-                offsets = self.prompts.backbone.code_offset
-                found, score = search(self.engine, offsets, prompts, trie, k, certified=self.certified)
-                items[rows], scores[rows] = found.numpy(), score.numpy()
-                tick(len(some))
-        return Ranking(items, scores)
+        offsets = self.prompts.backbone.code_offset
+
+        def find(prompts: list[list[int]], blocked: Int64[Tensor, "B M"]) -> Beams:
+            trie = EligibleTrie(self.pool or self.trie, blocked)
+            return search(self.engine, offsets, prompts, trie, k, certified=self.certified, budget=self.budget)
+
+        batches = batches_of(self.prompts, self.context, log, queries, PROMPTS, "generating with vLLM")
+        return ranked(find, batches, log, queries, k, history_eligible, self.budget if self.certified else None)

@@ -87,7 +87,8 @@ class Predictor:
                     "priors are not known to vLLM's search", where="--items", mend="Leave out the column."
                 )
             loaded = VllmRecommender.load(folder, space.trie, self.config.prompts, space.context(name), exact)
-            return loaded if self.pool is None else replace(loaded, pool=self._live(loaded.trie, self.pool))
+            pool = None if self.pool is None else self._live(loaded.trie, self.pool)
+            return replace(loaded, budget=self.config.prediction.node_budget, pool=pool)
         if self.pool is None:
             return self.space.recommender(self.job.model)
         model = self.space.generative(self.space.backbone(self.job.model), self.space.context(self.job.model))
