@@ -178,10 +178,13 @@ def _nodes(report: Report, race: Contest, setting: Setting) -> None:
         report.figure(setting.suffixed(f"nodes_{name}_largest"), float(nodes.max()))
 
 
-def certificate(report: Report, backbone: Backbone, codes: Tensor, setting: Setting, name: str, rows: int) -> None:
+def certificate(report: Report, backbone: Backbone, codes: Tensor, setting: Setting, name: str) -> None:
     """Certified lists against the score of every item."""
-    race = Contest(backbone, codes, replace(setting, batch=rows))
-    report.heading(f"{name or 'main'}: {rows} certified lists against the scores of all {len(codes)} items")
+    race = Contest(backbone, codes, setting)
+    report.heading(
+        f"{name or 'main'}: {setting.batch} certified lists, prompts of {setting.prompt} tokens, against the scores of "
+        f"all {len(codes)} items"
+    )
     every = exhaustive(backbone, race.prompts, codes, race.blocked)
     suffix = f"/{name}" if name else ""
     beams = race.ours(certified=True)
@@ -197,7 +200,7 @@ def certificate(report: Report, backbone: Backbone, codes: Tensor, setting: Sett
     report.figure(f"plain_lists_not_exact{suffix}", float(missed.any(1).float().mean()))
 
 
-def near_uniform(report: Report, given: Arguments, setting: Setting) -> None:
+def near_uniform(report: Report, given: Arguments, setting: Setting, exact: Setting) -> None:
     """The worst case of the certificate: a model that knows nothing yet."""
     backbone = qwen3(Sizes(), peaked=False, device=given.device, dtype=given.dtype)
     codes = draw_codes(setting.items, 256, seed=0)
@@ -207,7 +210,7 @@ def near_uniform(report: Report, given: Arguments, setting: Setting) -> None:
     turns = take_turns(things, setting.turns, calls={"ours": 2}, device=given.device)
     report.figure("certified_over_plain_time/near-uniform", turns.ratio("certified", "ours"))
     _nodes(report, race, race.setting)
-    certificate(report, backbone, codes, setting, "near-uniform", 1 if given.quick else 4)
+    certificate(report, backbone, codes, replace(exact, batch=-(-exact.batch // 4)), "near-uniform")
 
 
 def main() -> None:
@@ -220,15 +223,17 @@ def main() -> None:
         settings = {name: replace(SETTINGS[name], **changes) for name, changes in QUICK.items()}
         sizes = ", ".join(f"{name} {one.batch} x {one.prompt}" for name, one in settings.items())
         report.note(f"quick, prompts x tokens: {sizes}; no SmolLM2")
+    # Every prefix is read for each of these prompts, so that there are fewer.
+    exact = replace(SETTINGS["main"], **({"batch": 2, "prompt": 60} if given.quick else {"batch": 16}))
     codes = draw_codes(settings["main"].items, 256, seed=0)
     backbone = qwen3(Sizes(), device=given.device, dtype=given.dtype)
     for name, setting in settings.items():
         if given.wants(name) and name != "smollm2-135m":
             contest(report, backbone, codes, setting, given.device)
             if name == "main":
-                certificate(report, backbone, codes, setting, "", 2 if given.quick else 16)
+                certificate(report, backbone, codes, exact, "")
     if given.wants("near-uniform"):
-        near_uniform(report, given, settings["main"])
+        near_uniform(report, given, settings["main"], exact)
     if given.wants("smollm2-135m") and not given.quick:
         try:
             large = smollm2(256, device=given.device, dtype=given.dtype)

@@ -150,15 +150,12 @@ def main() -> None:
     steps = 3
     if given.quick:
         task, steps = replace(task, prompts=2), 1
-        report.note(
-            "quick: 2 prompts for 8 and for 16, the latter one at a time in TRL, 1 for gradient and memory; one step"
-        )
+        report.note("quick: 2 prompts for 8, 1 for gradient and memory, one step; no prompts-16")
     if given.wants("main"):
         race(report, task, "", steps)
-    if given.wants("prompts-16"):
+    if given.wants("prompts-16") and not given.quick:
         # TRL holds every activation of every copy: 8 prompts at a time fit into memory.
-        many = replace(task, prompts=2 if given.quick else 16)
-        race(report, many, "prompts-16", min(steps, 2), rows=1 if given.quick else 8)
+        race(report, replace(task, prompts=16), "prompts-16", 2, rows=8)
     if given.wants("gumbel"):
         gumbel(report, task, steps)
     if given.wants("gradient"):

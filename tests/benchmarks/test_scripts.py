@@ -51,7 +51,7 @@ def test_generation(name):
     codes = generation.draw_codes(200, SMALL.codebook, seed=0)
     report = Report("generation")
     generation.contest(report, model, codes, setting, "cpu")
-    generation.certificate(report, model, codes, setting, name, 3)
+    generation.certificate(report, model, codes, setting, name)
     suffix = f"/{name}" if name else ""
     found = claims(report)
     assert found[f"largest_score_error{suffix}"] <= generation.TIE
