@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from conrec.config import load_config
-from conrec.errors import DataError
+from conrec.config import EventColumns, FeedbackRule, load_config
+from conrec.errors import ConfigError, DataError
 from conrec.logs.schema import EVENTS
 from conrec.predicting.histories import read_histories
 from conrec.predicting.job import PredictJob
@@ -62,6 +62,24 @@ def test_a_whole_export_changes_nothing_but_what_it_says(run_folder, config, eve
     expected = pa.concat_tables([events.slice(0, 100), flipped.slice(100)]).select(EVENTS.names)
     assert rows(found.log) == sorted(tuple(row.values()) for row in expected.to_pylist())
     assert found.lines[-1] == f"  noted {len(events) - 100:,}: event of the run's log that is in this file again"
+
+
+def test_ratings_are_read_by_the_rule_of_the_source(run_folder, config, tmp_path):
+    """A run of MovieLens-100K has no thresholds in its configuration; those that it has come first."""
+    own = config.model_copy(update={"source": "ml-100k", "columns": EventColumns()})
+    old = read_histories(run_folder, None, own).log
+    end, item = int(old.timestamp[-1]), old.item_ids[0]
+    path = tmp_path / "tonight.csv"
+    lines = [f"new,{item},{end + stars},{stars}" for stars in range(1, 6)]
+    path.write_text("\n".join(["user_id,item_id,timestamp,rating", *lines]) + "\n")
+    for rule, expected in (({}, [-1, -1, 0, 1, 1]), ({"negative_at_most": 3}, [-1, -1, -1, 1, 1])):
+        found = read_histories(run_folder, path, own.model_copy(update={"feedback": FeedbackRule(**rule)}))
+        assert [row[3] for row in rows(found.log) if row[0] == "new"] == expected
+        assert found.lines[1].startswith(
+            f"  its ratings are read as those of ml-100k: negative up to {2 + len(rule):g}"
+        )
+    with pytest.raises(ConfigError, match=r"data\.feedback\.negative_at_most"):
+        read_histories(run_folder, path, own.model_copy(update={"source": "table"}))
 
 
 def test_a_file_that_cannot_be_read_is_named(run_folder, config, tmp_path):

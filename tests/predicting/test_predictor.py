@@ -113,6 +113,7 @@ def test_the_time_of_the_job_holds_for_all(run_folder, log):
         ({"user_id": [1]}, "type int64; expected text"),
         ({"user_id": ["a", None]}, "1 nulls"),
         ({"user_id": ["a"], "timestamp": ["1998"]}, "type string; expected whole numbers"),
+        ({"user_id": ["a"], "timestamp": [893286639000]}, "this looks like milliseconds (1998-04-22)"),
     ],
 )
 def test_questions_that_are_none(predictor, columns, said):
@@ -148,8 +149,11 @@ def test_only_live_items_are_predicted_and_priors_count(run_folder, log, tmp_pat
     assert set(items) <= allowed
     assert (scores <= 0).all()
     unweighted.write_text("item_id\nnowhere\n")
-    with pytest.raises(DataError, match="item that the run does not know"):
+    with pytest.raises(
+        DataError, match=r"no item of the file can be predicted.* item that the run does not know"
+    ) as caught:
         Predictor(PredictJob(run_folder, items=unweighted)).pool  # noqa: B018
+    assert "data." not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +161,7 @@ def test_only_live_items_are_predicted_and_priors_count(run_folder, log, tmp_pat
     [
         ({"model": "conrek"}, "Did you mean 'conrec'"),
         ({"k": 0}, "k = 0"),
+        ({"at": 893286639000}, "this looks like milliseconds (1998-04-22)"),
         ({"batch_size": 0}, "prediction.batch_size"),
         ({"engine": "vlm"}, "Did you mean 'vllm'"),
         ({"engine": "vllm", "model": "sasrec"}, "is no language model"),

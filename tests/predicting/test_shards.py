@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -220,15 +221,74 @@ def test_a_full_disk_leaves_finished_shards(run_folder, whole, tmp_path, monkeyp
 
 
 def test_what_a_killed_process_left_is_cleared_and_what_another_writes_is_not(run_folder, tmp_path):
+    """However long a slow model has written nothing: its writer holds a lock, and other shards are not ours."""
     folder = tmp_path / "sets"
     folder.mkdir()
-    old, new = folder / ".part-00000-of-00001.parquet.1.tmp", folder / ".part-00000-of-00001.parquet.2.tmp"
-    for path in (old, new):
+    left, new, held, other = (
+        folder / f".{shard_name(shard, 2)}.{name}.tmp" for shard, name in ((0, "a"), (0, "b"), (0, "c"), (1, "d"))
+    )
+    for path in (left, new, held, other):
         path.write_text("half")
-    os.utime(old, (time.time() - 3600,) * 2)
-    predict_users(job_of(run_folder, model="most-disliked"), folder)
-    assert not old.exists()
-    assert new.exists()
+    for path in (left, held, other):
+        os.utime(path, (time.time() - 3600,) * 2)
+    with held.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        predict_users(job_of(run_folder, model="most-disliked"), folder, shards=2, shard=0)
+    assert [path.exists() for path in (left, new, held, other)] == [False, True, True, True]
+
+
+def test_a_shard_that_is_being_written_is_locked(run_folder, tmp_path, monkeypatch):
+    """A second process would take its temporary file for one of a killed one otherwise."""
+    real, seen = shards_module.predict_batches, []
+
+    def slow(batches, predictor):
+        (path,) = tmp_path.glob("sets/.part-*.tmp")
+        os.utime(path, (time.time() - 3600,) * 2)
+        seen.append(shards_module._abandoned(path))
+        return real(batches, predictor)
+
+    monkeypatch.setattr(shards_module, "predict_batches", slow)
+    predict_users(job_of(run_folder, model="most-disliked"), tmp_path / "sets")
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("when", ["loading", "writing"])
+def test_a_folder_that_another_command_took_is_given_up(run_folder, tmp_path, monkeypatch, when):
+    """It was claimed, and nothing done in it yet, when the other one came."""
+    folder, real = tmp_path / "sets", shards_module.predict_batches
+
+    def replaced(*_):
+        content = json.loads((folder / MANIFEST).read_text())
+        content["made_from"]["k"] = 3
+        (folder / MANIFEST).write_text(json.dumps(content))
+
+    if when == "loading":
+        monkeypatch.setattr(shards_module, "_clear", replaced)
+    else:
+        monkeypatch.setattr(shards_module, "predict_batches", lambda *given: replaced() or real(*given))
+    with pytest.raises(ArtefactError, match=r"predict\.json: was made from other inputs: k \(3 there, 5 now\)"):
+        predict_users(job_of(run_folder, model="most-disliked"), folder)
+    assert [one.name for one in folder.iterdir()] == [MANIFEST]
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(run_folder, tmp_path):
+    (tmp_path / "sets").write_text("x")
+    with pytest.raises(ConfigError, match="this is a file; expected a folder"):
+        predict_users(job_of(run_folder, model="most-disliked"), tmp_path / "sets")
+
+
+def test_answers_of_fewer_items_are_told(run_folder, tmp_path):
+    """Five live items, of which most users have seen some; told again when the shards are there already."""
+    predictor = Predictor(job_of(run_folder))
+    live = predictor.log.item_ids[:5]
+    (tmp_path / "live.csv").write_text("\n".join(["item_id", *live]) + "\n")
+    for written in (2, 0):
+        done = predict_users(job_of(run_folder, items=tmp_path / "live.csv"), tmp_path / "sets", shards=2)
+        assert done.written == written
+        lengths = [len(items) for items, _ in read(tmp_path / "sets").values()]
+        short = 60 - sum(length == 5 for length in lengths)
+        assert 0 < short < 60
+        assert done.lines()[1] == f"{short} of them have fewer than k = 5 eligible items"
 
 
 KILLED = """

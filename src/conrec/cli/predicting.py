@@ -44,7 +44,7 @@ def predict(
     config_of(run_folder)
     from conrec.predicting.job import PredictJob  # noqa: PLC0415  (torch is loaded only where needed)
     from conrec.predicting.run import predict_users  # noqa: PLC0415
-    from conrec.predicting.users import moment  # noqa: PLC0415
+    from conrec.predicting.times import moment  # noqa: PLC0415
 
     job = PredictJob(
         run_folder.resolve(),

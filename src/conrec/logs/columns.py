@@ -12,7 +12,16 @@ from conrec.arrays import Array
 from conrec.errors import DataError
 from conrec.logs.files import Raw
 
-__all__ = ["EARLIEST", "UNITS", "ids_of", "likely_unit", "numbers_of", "seconds_of", "strings_of"]
+__all__ = [
+    "EARLIEST",
+    "UNITS",
+    "ids_of",
+    "likely_unit",
+    "numbers_of",
+    "other_unit",
+    "seconds_of",
+    "strings_of",
+]
 
 EARLIEST = 631_152_000
 """1990-01-01 UTC; nothing that a recommender logged is older."""
@@ -128,11 +137,16 @@ def likely_unit(raw: Raw, column: str, seconds: int, unit: str, latest: int) -> 
     """
     if unit not in UNITS or pa.types.is_temporal(raw.table[column].type):
         return ""
-    number = seconds * UNITS[unit]
+    found = other_unit(seconds * UNITS[unit], unit, latest)
+    return f"in {found[0]} it is {found[1]}" if found else ""
+
+
+def other_unit(number: int, unit: str, latest: int) -> tuple[str, str] | None:
+    """The name of another unit in which a number is within the years of a log, and its date there; None for none."""
     for other, parts in UNITS.items():
         if other != unit and EARLIEST <= number // parts <= latest:
-            return f"in {_NAMES[other]} it is {datetime.fromtimestamp(number // parts, UTC):%Y-%m-%d}"
-    return ""
+            return _NAMES[other], f"{datetime.fromtimestamp(number // parts, UTC):%Y-%m-%d}"
+    return None
 
 
 def _from_iso(raw: Raw, column: str, values: pa.Array) -> tuple[Array, Array]:

@@ -69,19 +69,45 @@ class Refusals:
         Raises:
             DataError: more are, with the counts and the first example of the most frequent reason.
         """
-        rows, kept = len(self.kept), int(self.kept.sum())
-        counts = FileCounts(self.raw.path.name, rows, kept, self.refused, self.noted, self.examples)
-        if rows - kept - self.asked > most * rows or not kept:
-            worst = max(self.refused, key=lambda reason: self.refused[reason])
-            listed = ", ".join(f"{n} {reason}" for reason, n in self.refused.items())
+        counts = self._counts()
+        if counts.rows - counts.kept - self.asked > most * counts.rows or not counts.kept:
+            found, where = self._worst(counts)
             raise DataError(
-                f"{rows - kept} of {rows} rows cannot be used ({listed}); "
-                f"the first that is {worst!r} is {self.examples[worst]}",
-                where=self.raw.place(self.first[worst]),
+                found,
+                where=where,
                 expected=f"at most {most:.0%} refused rows",
                 mend="Mend the file or its column mapping; to go on with the rest, raise data.max_refused.",
             )
         return counts
+
+    def counts_or(self, none: str) -> FileCounts:
+        """The counts of a file of which any row may be refused, as long as one is kept.
+
+        Args:
+            none: what it means where none is.
+
+        Raises:
+            DataError: not one row is kept.
+        """
+        counts = self._counts()
+        if not counts.kept:
+            found, where = self._worst(counts)
+            raise DataError(f"{none}: {found}", where=where)
+        return counts
+
+    def _counts(self) -> FileCounts:
+        rows, kept = len(self.kept), int(self.kept.sum())
+        return FileCounts(self.raw.path.name, rows, kept, self.refused, self.noted, self.examples)
+
+    def _worst(self, counts: FileCounts) -> tuple[str, str]:
+        """What is wrong with the refused rows, and the place of the first of the most frequent reason."""
+        worst = max(self.refused, key=lambda reason: self.refused[reason])
+        listed = ", ".join(f"{n} {reason}" for reason, n in self.refused.items())
+        found = (
+            f"{counts.rows - counts.kept} of {counts.rows} rows cannot be used ({listed}); "
+            f"the first that is {worst!r} is {self.examples[worst]}"
+        )
+        return found, self.raw.place(self.first[worst])
 
     def _count(self, into: dict[str, int], rows: Array, reason: str, shown: Callable[[int], str]) -> None:
         found = np.flatnonzero(rows)

@@ -13,7 +13,9 @@ from conrec.artefacts import read_parquet
 from conrec.config import DataConfig
 from conrec.logs.log import Log
 from conrec.logs.schema import EVENTS, ITEMS
-from conrec.logs.sources.table import read_events
+from conrec.logs.sources import SOURCES
+from conrec.logs.sources.base import rule_or
+from conrec.logs.sources.table import event_columns, read_events
 
 __all__ = ["Histories", "read_histories"]
 
@@ -36,7 +38,8 @@ def read_histories(run_folder: Path, events: Path | None, config: DataConfig) ->
 
     A file may hold new events alone or a whole export: an event of the file takes the place of the run's event of
     the same user, item and second, and everything else is added. Events of items that the run does not know are
-    refused and counted: the model has no name for them.
+    refused and counted: the model has no name for them. Ratings mean what they mean in the run: by the rule of its
+    configuration, or by its source's own.
 
     Args:
         run_folder: a run with ``data/events.parquet`` and ``data/items.parquet``.
@@ -52,9 +55,19 @@ def read_histories(run_folder: Path, events: Path | None, config: DataConfig) ->
     old = read_parquet(run_folder / "data" / "events.parquet", EVENTS)
     if events is None:
         return Histories(Log.from_tables(old, items))
+    own = SOURCES[config.source].rule if config.source in SOURCES else None
+    ruled = own is not None and event_columns(events, config).rating is not None
+    if own is not None:
+        config = config.model_copy(update={"feedback": rule_or(config, own)})
     new, counts = read_events(events, config, items)
     known = _known(old, new)
     lines = counts.lines()
+    if ruled:
+        rule = config.feedback
+        lines.append(
+            f"  its ratings are read as those of {config.source}: negative up to {rule.negative_at_most:g}, positive "
+            f"from {rule.positive_at_least:g} (data.feedback.negative_at_most and positive_at_least)"
+        )
     if known.any():
         lines.append(f"  noted {int(known.sum()):,}: event of the run's log that is in this file again")
     whole = pa.concat_tables([old.filter(pa.array(~known)), new.select(EVENTS.names).cast(EVENTS)])

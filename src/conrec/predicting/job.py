@@ -10,6 +10,7 @@ from typing import Any
 
 from conrec.config import Config, load_config
 from conrec.errors import ArtefactError, ConfigError, MissingExtraError, did_you_mean
+from conrec.predicting.times import far_ahead
 from conrec.rows import REFERENCE, rows_of
 from conrec.workspace import WITHOUT_WEIGHTS
 
@@ -88,6 +89,9 @@ def check(job: PredictJob, config: Config) -> None:
         )
     if job.k < 1:
         raise ConfigError(f"k = {job.k}", where="--k", expected="at least 1")
+    wrong = "" if job.at is None else far_ahead(job.at)
+    if wrong:
+        raise ConfigError(f"{job.at} {wrong}", where="at", expected="seconds since 1970 UTC")
     if job.engine not in ENGINES:
         raise ConfigError(
             f"there is no engine {job.engine!r}", where="--engine", mend=did_you_mean(job.engine, ENGINES)

@@ -11,8 +11,8 @@ import numpy as np
 from conrec.arrays import Array
 from conrec.logs.columns import ids_of, numbers_of
 from conrec.logs.counts import FileCounts
-from conrec.logs.files import TextFormat, column_names, read_raw
 from conrec.logs.validation import Refusals
+from conrec.predicting.files import read_columns
 
 __all__ = ["Pool", "read_pool"]
 
@@ -43,9 +43,8 @@ def read_pool(path: Path, item_ids: Sequence[str]) -> Pool:
     Raises:
         DataError: the file cannot be used, or none of its items is known.
     """
-    text = TextFormat(None, None, "utf-8", True)
-    weighted = "prior" in column_names(path, text)
-    raw = read_raw(path, text, ["item_id", "prior"] if weighted else ["item_id"])
+    raw = read_columns(path, "item_id", ["prior"])
+    weighted = "prior" in raw.table.column_names
     refusals = Refusals(raw)
     ids, there = ids_of(raw, "item_id")
     names = ids.to_pylist()
@@ -64,7 +63,7 @@ def read_pool(path: Path, item_ids: Sequence[str]) -> Pool:
     again = np.ones(len(names), dtype=bool)
     again[np.unique(items, return_index=True)[1]] = False
     refusals.refuse(again, "named before", shown)
-    counts = refusals.counts(1.0)
+    counts = refusals.counts_or("no item of the file can be predicted")
     kept = items[refusals.kept]
     live = np.zeros(len(item_ids), dtype=bool)
     live[kept] = True

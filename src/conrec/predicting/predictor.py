@@ -23,6 +23,7 @@ from conrec.predicting.histories import Histories, read_histories
 from conrec.predicting.job import PredictJob, check, resolved
 from conrec.predicting.plan import PREDICT_SETS, weights_hash
 from conrec.predicting.pool import Pool, read_pool
+from conrec.predicting.times import far_ahead
 from conrec.predicting.users import end_of, has_history
 from conrec.recommender import Queries, Ranking
 from conrec.workspace import WITHOUT_WEIGHTS, Workspace
@@ -199,7 +200,13 @@ class Predictor:
         names: list[str] = batch.column("user_id").to_pylist()
         if not timed:
             return names, np.full(len(names), self.at, dtype=np.int64)
-        return names, batch.column("timestamp").to_numpy(zero_copy_only=False).astype(np.int64)
+        times = batch.column("timestamp").to_numpy(zero_copy_only=False).astype(np.int64)
+        wrong = far_ahead(int(times.max(initial=0)))
+        if wrong:
+            raise DataError(
+                f"{times.max()} {wrong}", where="questions, column 'timestamp'", expected="seconds since 1970 UTC"
+            )
+        return names, times
 
 
 def predict_batches(batches: Iterable[pa.RecordBatch], predictor: Predictor) -> Iterator[pa.RecordBatch]:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from conrec.arrays import Array
-from conrec.errors import ConfigError, DataError
-from conrec.logs.columns import ids_of, seconds_of
+from conrec.errors import DataError
+from conrec.logs.columns import ids_of
 from conrec.logs.counts import FileCounts
-from conrec.logs.files import TextFormat, column_names, read_raw
 from conrec.logs.log import Log
 from conrec.logs.validation import Refusals
-from conrec.protocol import DAY
+from conrec.predicting.files import read_columns
+from conrec.predicting.times import far_ahead, latest, times_of
 
-__all__ = ["ASKED", "Asked", "all_users", "end_of", "has_history", "moment", "users_of_file"]
+__all__ = ["ASKED", "Asked", "all_users", "end_of", "has_history", "users_of_file"]
 
 ASKED = pa.schema([("user_id", pa.string()), ("timestamp", pa.int64())])
 """Columns of what is asked."""
 NO_HISTORY = "no event before the time"
-AHEAD = 3660 * DAY
-"""How far after now a time is still taken for one in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +68,8 @@ def all_users(log: Log, at: int) -> Asked:
     there = np.asarray([has_history(log, user, at) for user in range(log.n_users)], dtype=bool)
     kept = int(there.sum())
     if not kept:
-        raise DataError("no user has an event before this time", where=f"the time {at}", mend="Give a later --at.")
+        where = f"the time {at} ({np.datetime64(at, 's')} UTC)"
+        raise DataError("no user has an event before this time", where=where, mend="Give a later --at.")
     refused, examples = {}, {}
     if kept < log.n_users:
         refused = {NO_HISTORY: log.n_users - kept}
@@ -87,27 +84,30 @@ def users_of_file(path: Path, log: Log, at: int | None) -> Asked:
 
     Args:
         path: .parquet, .csv, .tsv or .jsonl with ``user_id`` and, where ``at`` is None, perhaps ``timestamp`` (whole
-            seconds UTC, or a column of dates); ``data/anchors.parquet`` of a run is such a file.
+            seconds UTC, ISO 8601, or a column of dates); ``data/anchors.parquet`` of a run is such a file.
         log: for histories; whoever has none at his time is left out and counted.
         at: time of all questions; None: the column ``timestamp``, or the end of the log where there is none.
 
     Raises:
         DataError: the file cannot be used, or nobody in it has a history.
     """
-    text = TextFormat(None, None, "utf-8", True)
-    timed = at is None and "timestamp" in column_names(path, text)
-    raw = read_raw(path, text, ["user_id", "timestamp"] if timed else ["user_id"])
+    raw = read_columns(path, "user_id", ["timestamp"])
+    given = "timestamp" in raw.table.column_names
+    timed = given and at is None
     refusals = Refusals(raw)
     ids, there = ids_of(raw, "user_id")
     names = ids.to_pylist()
 
     def shown(row: int) -> str:
-        return f"user {names[row]!r}" + (f", timestamp {raw.table['timestamp'][row].as_py()!r}" if timed else "")
+        return f"user {names[row]!r}" + (f", timestamp {raw.table['timestamp'][row].as_py()!r}" if given else "")
 
     refusals.refuse(~there, "empty user ID", shown)
     if timed:
-        times, readable = seconds_of(raw, "timestamp", "s", int(time.time()) + AHEAD)
+        times, readable = times_of(raw, "timestamp")
         refusals.refuse(~readable, "timestamp that cannot be read", shown)
+        refusals.refuse(
+            times > latest(), "timestamp in the future", lambda row: f"{shown(row)} {far_ahead(int(times[row]))}"
+        )
     else:
         times = np.full(len(names), end_of(log) if at is None else at)
     index = {name: position for position, name in enumerate(log.user_ids)}
@@ -120,30 +120,12 @@ def users_of_file(path: Path, log: Log, at: int | None) -> Asked:
     again = np.ones(len(names), dtype=bool)
     again[first] = False
     refusals.refuse(again, "asked before", shown)
-    counts = refusals.counts(1.0)
+    if given and not timed:
+        remark = "timestamp that is not read, since one time is given for all"
+        refusals.note(np.ones(len(names), dtype=bool), remark, shown)
+    counts = refusals.counts_or("nobody in the file can be asked")
     return Asked(_table(ids.filter(pa.array(refusals.kept)), times[refusals.kept]), counts)
 
 
 def _table(users: pa.Array, times: Array) -> pa.Table:
     return pa.table({"user_id": users, "timestamp": times.astype(np.int64)}, schema=ASKED)
-
-
-def moment(text: str) -> int:
-    """Seconds since 1970 UTC from digits or ISO 8601; without an offset it is UTC.
-
-    >>> moment("1998-04-23"), moment("893286639"), moment("1998-04-23T02:00:00+02:00")
-    (893289600, 893286639, 893289600)
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    if text.strip().isdecimal():
-        return int(text)
-    try:
-        found = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise ConfigError(
-            f"{text!r} is no time", where="--at", expected="seconds since 1970 UTC, or ISO 8601 such as 1998-04-23"
-        ) from None
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return int(np.floor(found.timestamp()))

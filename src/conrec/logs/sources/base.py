@@ -57,12 +57,14 @@ class Source:
         load: reads and cleans it, fetching it first where that is needed and possible.
         fetch: brings its files into the cache and returns their folder; None where there is nothing to fetch.
         files: the files that ``load`` would read now; empty before they are fetched or where they are missing.
+        rule: its own rule from ratings to feedback, for what is not configured; None where it has none.
     """
 
     description: Description
     load: Callable[[DataConfig], Loaded]
     fetch: Callable[[DataConfig], Path] | None
     files: Callable[[DataConfig], list[Path]]
+    rule: FeedbackRule | None = None
 
 
 def rule_or(config: DataConfig, default: FeedbackRule) -> FeedbackRule:

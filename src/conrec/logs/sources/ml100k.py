@@ -150,4 +150,5 @@ SOURCE = Source(
     load,
     fetch,
     files,
+    RULE,
 )

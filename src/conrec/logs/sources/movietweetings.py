@@ -78,4 +78,5 @@ SOURCE = Source(
     load,
     fetch,
     files,
+    RULE,
 )

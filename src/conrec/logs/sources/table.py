@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from conrec.artefacts import hash_file
-from conrec.config import DataConfig
+from conrec.config import DataConfig, EventColumns
 from conrec.errors import ConfigError
 from conrec.logs.catalogue import clean_items
 from conrec.logs.counts import Counts, FileCounts
@@ -15,7 +15,7 @@ from conrec.logs.files import TextFormat, column_names, read_raw
 from conrec.logs.sources.base import Description, Loaded, Source
 from conrec.logs.validation import clean_events, feedback_column, feedback_names
 
-__all__ = ["SOURCE", "files", "load", "read_events"]
+__all__ = ["SOURCE", "event_columns", "files", "load", "read_events"]
 
 
 def load(config: DataConfig) -> Loaded:
@@ -52,10 +52,21 @@ def read_events(path: Path, config: DataConfig, items: pa.Table) -> tuple[pa.Tab
         DataError: the file cannot be used as it is.
     """
     text = _text(config, config.separator, config.header)
-    columns = feedback_column(config.columns, column_names(path, text, feedback_names(config.columns)))
+    columns = event_columns(path, config)
     values = (columns.rating, columns.event, columns.feedback, columns.reason)
     needed = [columns.user_id, columns.item_id, columns.timestamp, *(one for one in values if one is not None)]
     return clean_events(read_raw(path, text, needed), columns, config, items)
+
+
+def event_columns(path: Path, config: DataConfig) -> EventColumns:
+    """The mapping of a file of events, with exactly one of rating, event and feedback.
+
+    Raises:
+        ConfigError: the mapping is incomplete, and the file has none or several columns of these names.
+        DataError: the file cannot be used as it is.
+    """
+    text = _text(config, config.separator, config.header)
+    return feedback_column(config.columns, column_names(path, text, feedback_names(config.columns)))
 
 
 def files(config: DataConfig) -> list[Path]:
