@@ -199,6 +199,14 @@ def test_make_bench_runs_scripts_and_not_what_they_share():
     assert not scripts & {path.name for path in (BENCHMARKS / "common").glob("*.py")}
 
 
+def test_the_page_describes_every_script_and_runs_it_for_the_table():
+    page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    (line,) = [one for one in page.splitlines() if one.strip().startswith("for name in")]
+    for path in BENCHMARKS.glob("*.py"):
+        assert f"**`{path.name}`**" in page
+        assert path.stem in line.partition(";")[0].split()
+
+
 def test_a_benchmark_ends_with_the_object_that_is_promised(tmp_path):
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "generation.py", "--quick", "--threads", "1", "--only", "batch-1"],
