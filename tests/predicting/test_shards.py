@@ -288,7 +288,7 @@ def test_answers_of_fewer_items_are_told(run_folder, tmp_path):
         lengths = [len(items) for items, _ in read(tmp_path / "sets").values()]
         short = 60 - sum(length == 5 for length in lengths)
         assert 0 < short < 60
-        assert done.lines()[1] == f"{short} of them have fewer than k = 5 eligible items"
+        assert done.lines()[1] == f"with fewer than k = 5 eligible items: {short}"
 
 
 KILLED = """

@@ -14,13 +14,14 @@ from conrec.config import load_config
 from conrec.errors import ArtefactError, ConfigError, DataError
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.filter import NegativeFilter, write_predict_sets
-from conrec.filtering.store import PredictSetStore
+from conrec.filtering.store import PredictSetStore, write_store
 from conrec.predicting.job import PredictJob
 from conrec.predicting.plan import shard_name
 from conrec.predicting.predictor import Predictor
 from conrec.predicting.run import predict_users
 from conrec.predicting.store import store_of_shards
 from conrec.recommender import Queries
+from tests.predicting.conftest import CODEBOOK
 
 
 @pytest.fixture
@@ -158,10 +159,34 @@ def test_users_are_never_lost_without_a_word(run, run_folder, sets, of_two):
     np.testing.assert_array_equal(after[2][:2].ravel(), new["score"].to_numpy())
     replaced = store_of_shards(run, of_two, prediction(run), replace=True)
     assert (replaced.meta.count, replaced.renewed, replaced.kept, replaced.gone) == (2, 2, 0, 58)
-    assert replaced.lines()[-1].endswith("58 users of the store before are no longer there")
+    assert replaced.lines()[-1].endswith("users of the store before who are no longer there: 58")
     assert list(PredictSetStore.open(target).user_ids()) == sorted(names[:2])
     again = store_of_shards(run, sets, prediction(run))
     assert (again.new, again.renewed, again.gone) == (58, 2, 0)
+
+
+def test_sets_that_are_kept_stay_as_they_are(run, of_two):
+    """Also of a user whose ID is too long for a key, and from a store with fewer places."""
+    catalogue = FilterCatalogue.load(run)
+    name, codes = "long " * 200, np.asarray([[[1, 2, 3], [4, 5, 6], [-1, -1, -1]]], dtype=np.int32)
+    scores = np.asarray([[-1.0, -2.0, -np.inf]], dtype=np.float32)
+    target = run / "filter" / "conrec"
+    origin = {"model": "conrec", "sid_hash": catalogue.sid_hash, "codebook_size": CODEBOOK}
+    write_store(target, [name], codes, scores, **origin)
+    stored = store_of_shards(run, of_two, prediction(run), add=True)
+    assert stored.lines()[-1].endswith("3 users (2 new, 0 predicted anew, 1 as before), 20 items each")
+    kept = PredictSetStore.open(target).get(name)
+    assert kept.codes.tolist() == codes[0, :2].tolist()
+    assert kept.scores.tolist() == [-1.0, -2.0]
+
+
+def test_sets_of_live_items_are_said_to_be_such(run, run_folder, tmp_path):
+    live = Predictor(PredictJob(run_folder)).log.item_ids[:40]
+    (tmp_path / "live.csv").write_text("\n".join(["item_id", *live]) + "\n")
+    predict_users(PredictJob(run, k=20, items=tmp_path / "live.csv"), tmp_path / "sets")
+    assert (
+        store_of_shards(run, tmp_path / "sets", prediction(run)).lines()[0].startswith("note: these are sets of live")
+    )
 
 
 def test_a_store_that_cannot_be_compared_is_replaced_only_if_asked(run, sets):

@@ -51,7 +51,7 @@ class PredictSummary:
         shards = "1 shard" if self.shards == 1 else f"{self.shards} shards"
         missing = f", {self.missing} still missing" if self.missing else ""
         done = f"{questions} in {shards}: {self.written} written, {self.before} finished before{missing}"
-        short = [f"{self.short:,} of them have fewer than k = {self.k} eligible items"] if self.short else []
+        short = [f"with fewer than k = {self.k} eligible items: {self.short:,}"] if self.short else []
         return [done, *short, f"written: {self.folder}"]
 
 

@@ -36,6 +36,7 @@ class Stored:
         renewed: users of the shards that were in it.
         kept: users that are in the store as they were before.
         gone: users of the store before who are no longer there.
+        live: whether the shards are of live items only (``--items``).
     """
 
     folder: Path
@@ -45,17 +46,17 @@ class Stored:
     renewed: int
     kept: int
     gone: int
+    live: bool
 
     def lines(self) -> list[str]:
         """What was done, for a reader."""
         meta = self.meta
         before = [f"{self.new:,} new", f"{self.renewed:,} predicted anew", f"{self.kept:,} as before"]
-        gone = f"; {self.gone:,} users of the store before are no longer there" if self.gone else ""
+        gone = f"; users of the store before who are no longer there: {self.gone:,}" if self.gone else ""
         none = [f"not stored: {self.unanswered:,} without any eligible item"] if self.unanswered else []
-        return [
-            *none,
-            f"written: {self.folder}, {meta.count:,} users ({', '.join(before)}), {meta.slots} items each{gone}",
-        ]
+        live = ["note: these are sets of live items; the threshold was calibrated on lists of the whole catalogue"]
+        written = f"written: {self.folder}, {meta.count:,} users ({', '.join(before)}), {meta.slots} items each{gone}"
+        return [*none, *(live if self.live else []), written]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,9 @@ def store_of_shards(
         codebook_size=sid_size,
     )
     asked = meta.count - kept
-    return Stored(target, meta, plan.questions - asked, asked - renewed, renewed, kept, gone)
+    return Stored(
+        target, meta, plan.questions - asked, asked - renewed, renewed, kept, gone, made_from["live items"] is not None
+    )
 
 
 def _check_origin(run_folder: Path, plan: Plan, model: str, sid_hash: str) -> None:
