@@ -26,7 +26,7 @@ from conrec.arrays import Array
 from conrec.errors import DataError
 from conrec.items.semantic_ids import LEVELS, sid_text
 
-__all__ = ["META_KEY", "RECORD", "VERSION", "PredictSet", "StoreMeta", "key_of", "pack", "unpack"]
+__all__ = ["META_KEY", "RECORD", "VERSION", "PredictSet", "StoreMeta", "key_of", "pack", "room_for", "unpack"]
 
 VERSION = 1
 META_KEY = b"meta"
@@ -155,3 +155,13 @@ def check_content(user_ids: Sequence[str], sids: Array, scores: Array, codebook_
         raise DataError("a score is NaN", where="predict sets", expected="numbers")
     if "" in user_ids:
         raise DataError("a user ID is empty", where="predict sets", expected="user IDs of at least one character")
+
+
+def room_for(users: int, slots: int, key_bytes: int, user_ids: Sequence[str], keys: Sequence[bytes]) -> int:
+    """An upper bound of the bytes that LMDB needs; a function of the content alone, for it is stored in the file."""
+    long_ids = [user_id for user_id, key in zip(user_ids, keys, strict=True) if is_hashed(key)]
+    value = slots * RECORD.itemsize + 32
+    overflow = sum(len(one.encode()) + 32_768 for one in long_ids)
+    # Values over half a page take whole pages; 32 KiB covers the largest page size and its neighbour's slack.
+    each = value + 32 if value < 1500 else value + 32_768
+    return ((users * each + key_bytes) * 2 + overflow * 2 + (1 << 20) + 65_535) // 65_536 * 65_536

@@ -44,6 +44,7 @@ from conrec.filtering.layout import (
     is_hashed,
     key_of,
     pack,
+    room_for,
     unpack,
 )
 
@@ -97,7 +98,7 @@ def write_store(
             full_id = user_ids[position].encode() if is_hashed(keys[position]) else b""
             yield keys[position], records[position].tobytes() + full_id
 
-    room = _room(len(order), meta.slots, sum(len(key) for key in keys), user_ids, keys)
+    room = room_for(len(order), meta.slots, sum(len(key) for key in keys), user_ids, keys)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{uuid.uuid4().hex[:8]}.tmp"
     trimmed = temporary.with_suffix(".trimmed")
@@ -120,16 +121,6 @@ def write_store(
         if stale.name not in (final.name, HEADER) and stale.suffix in (".mdb", ".tmp", ".trimmed"):
             stale.unlink(missing_ok=True)
     return meta
-
-
-def _room(users: int, slots: int, key_bytes: int, user_ids: Sequence[str], keys: Sequence[bytes]) -> int:
-    """An upper bound of the bytes that LMDB needs; a function of the content alone, for it is stored in the file."""
-    long_ids = [user_id for user_id, key in zip(user_ids, keys, strict=True) if is_hashed(key)]
-    value = slots * RECORD.itemsize + 32
-    overflow = sum(len(one.encode()) + 32_768 for one in long_ids)
-    # Values over half a page take whole pages; 32 KiB covers the largest page size and its neighbour's slack.
-    each = value + 32 if value < 1500 else value + 32_768
-    return ((users * each + key_bytes) * 2 + overflow * 2 + (1 << 20) + 65_535) // 65_536 * 65_536
 
 
 def _write_lmdb(
