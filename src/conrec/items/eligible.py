@@ -113,7 +113,7 @@ class EligibleTrie:
         self._gone, self._n_gone = self._emptied(blocked.to(self.trie.device))
 
     def _emptied(self, blocked: Tensor) -> tuple[list[Tensor], Tensor]:
-        """For each level, sorted keys ``row * nodes + state`` of the states that a request's blocked items empty."""
+        """For each level, sorted keys ``row * edges + edge`` of the edges that a request's blocked items empty."""
         row = torch.arange(self.rows, device=blocked.device)[:, None].expand_as(blocked)[blocked >= 0]
         item = blocked[blocked >= 0]
         alive = self.live.allowed(item, self.trie.levels - 1)
@@ -121,12 +121,13 @@ class EligibleTrie:
         row, item = key // self.trie.n_items, key % self.trie.n_items
         state, codes = self.trie.root(len(item)), self.trie.codes[item].long()
         gone = []
-        for level in range(self.trie.levels - 1):
-            state = self.trie.step(state, codes[:, level], level)
-            nodes = self.trie.n_nodes(level)
-            keys, count = torch.unique(row * nodes + state, return_counts=True)
-            gone.append(keys[count == self.live.below(keys % nodes, level)])
-        return [*gone, key], torch.bincount(row, minlength=self.rows)
+        for level in range(self.trie.levels):
+            edges = self.trie.n_edges(level)
+            edge = self.trie.edge(state, codes[:, level], level)
+            state = self.trie.reached(edge, level)
+            keys, count = torch.unique(row * edges + edge, return_counts=True)
+            gone.append(keys[count == self.live.below(self.trie.reached(keys % edges, level), level)])
+        return gone, torch.bincount(row, minlength=self.rows)
 
     def root(self) -> Int64[Tensor, "B 1"]:
         """The state before any code."""
@@ -137,11 +138,17 @@ class EligibleTrie:
         every = self.trie.children(state, level)
         allowed = self.live.allowed(every.state, level)
         gone = self._gone[level]
-        if len(gone):
-            row = torch.arange(self.rows, device=state.device)[:, None, None]
-            key = row * self.trie.n_nodes(level) + every.state.clamp(min=0)
-            place = torch.searchsorted(gone, key).clamp(max=len(gone) - 1)
-            allowed &= gone[place] != key
+        if len(gone) and state.numel():
+            row = torch.arange(self.rows, device=state.device)[:, None] * self.trie.n_edges(level)
+            begin, end = (one + row for one in self.trie.span(state, level))
+            first, last = torch.searchsorted(gone, begin), torch.searchsorted(gone, end)
+            most = int((last - first).max())
+            if most:
+                # The few emptied edges of each state, as places in its list; others fall into a column that is cut off.
+                place = first[..., None] + torch.arange(most, device=state.device)
+                emptied = gone[place.clamp(max=len(gone) - 1)] - begin[..., None]
+                emptied = torch.where(place < last[..., None], emptied, allowed.shape[-1])
+                allowed = torch.nn.functional.pad(allowed, (0, 1)).scatter_(-1, emptied, False)[..., :-1]
         return Children(every.code, torch.where(allowed, every.state, -1))
 
     def mask(self, state: Int64[Tensor, "B n"], level: int) -> Bool[Tensor, "B n codes"]:
@@ -165,7 +172,7 @@ class EligibleTrie:
         chosen._n_gone = self._n_gone[rows]
         chosen._gone = []
         for level, gone in enumerate(self._gone):
-            nodes = self.trie.n_nodes(level)
-            row = place[gone // nodes]
-            chosen._gone.append((row * nodes + gone % nodes)[row >= 0].sort().values)
+            edges = self.trie.n_edges(level)
+            row = place[gone // edges]
+            chosen._gone.append((row * edges + gone % edges)[row >= 0].sort().values)
         return chosen

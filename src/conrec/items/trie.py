@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
-from conrec.errors import DataError
+from conrec.items.trie_arrays import trie_arrays
 
 __all__ = ["Children", "Trie"]
 
@@ -102,46 +101,11 @@ class Trie:
         Raises:
             DataError: no items, a code out of range, or two items with the same semantic ID.
         """
-        device = codes.device
-        plain = codes.detach().cpu().numpy()
-        if len(plain) == 0:
-            raise DataError("there are no semantic IDs", where="trie", expected="at least one item")
-        outside = ((plain < 0) | (plain >= codebook_size)).any(axis=1)
-        if outside.any():
-            item = int(outside.argmax())
-            raise DataError(
-                f"item {item} has the codes {plain[item].tolist()}",
-                where="trie",
-                expected=f"codes from 0 to {codebook_size - 1}",
-            )
-        # Three codes are one number, in the order of the prefixes.
-        wide = plain.astype(np.int64)
-        key = (wide[:, 0] * codebook_size + wide[:, 1]) * codebook_size + wide[:, 2]
-        order = np.argsort(key, kind="stable")
-        ordered = key[order]
-        same = ordered[1:] == ordered[:-1]
-        if same.any():
-            position = int(same.argmax())
-            pair = [int(order[position]), int(order[position + 1])]
-            raise DataError(
-                f"items {pair[0]} and {pair[1]} have the same semantic ID {plain[pair[0]].tolist()}",
-                where="trie",
-                expected="distinct semantic IDs",
-                mend="Resolve collisions first: conrec.items.semantic_ids.resolve_collisions.",
-            )
-        pairs, begins_2 = np.unique(ordered // codebook_size, return_index=True)
-        firsts, begins_1 = np.unique(pairs // codebook_size, return_index=True)
-        first = np.full(codebook_size, -1, dtype=np.int32)
-        first[firsts] = np.arange(len(firsts), dtype=np.int32)
-        second = _edges(pairs % codebook_size, begins_1)
-        third = _edges(ordered % codebook_size, begins_2)
-        return cls(
-            torch.from_numpy(plain.astype(np.int32)),
-            codebook_size,
-            torch.from_numpy(first),
-            (second, third),
-            torch.from_numpy(order.astype(np.int32)),
-        ).to(device)
+        arrays = {
+            name: torch.from_numpy(one)
+            for name, one in trie_arrays(codes.detach().cpu().numpy(), codebook_size).items()
+        }
+        return cls.from_arrays(arrays, codebook_size).to(codes.device)
 
     def __len__(self) -> int:
         return self.n_items
@@ -222,15 +186,53 @@ class Trie:
         if level == 0:
             code = torch.arange(self.codebook_size, device=self.device).expand(*state.shape, -1)
             return Children(code, torch.where(alive, self._first.long(), -1))
-        edges = self._edges(level)
-        node = state.clamp(0, len(edges.offsets) - 2)
-        begin, end = edges.offsets[node].long().unsqueeze(-1), edges.offsets[node + 1].long().unsqueeze(-1)
-        widest = max(1, int((end - begin).masked_fill(~alive, 0).max())) if state.numel() else 1
+        begin, end = (one.unsqueeze(-1) for one in self.span(state, level))
+        widest = max(1, int((end - begin).max())) if state.numel() else 1
         edge = begin + torch.arange(widest, device=self.device)
-        used = (edge < end) & alive
+        used = edge < end
         edge = torch.where(used, edge, 0)
-        reached = self._item[edge].long() if level == LEVELS - 1 else edge
-        return Children(torch.where(used, edges.codes[edge].long(), 0), torch.where(used, reached, -1))
+        code = torch.where(used, self._edges(level).codes[edge], 0).long()
+        return Children(code, torch.where(used, self.reached(edge, level), -1))
+
+    def span(self, state: Int64[Tensor, "*n"], level: int) -> tuple[Int64[Tensor, "*n"], Int64[Tensor, "*n"]]:
+        """First edge out of each state, and the one after its last; nothing lies between them for -1.
+
+        Edges are what `children` lists, in that order. At level 0 they are the codes of the codebook.
+        """
+        if level == 0:
+            begin = torch.zeros_like(state)
+            return begin, torch.where(state >= 0, self.codebook_size, 0)
+        offsets = self._edges(level).offsets
+        node = state.clamp(0, len(offsets) - 2)
+        begin = offsets[node].long()
+        return begin, torch.where(state >= 0, offsets[node + 1].long(), begin)
+
+    def n_edges(self, level: int) -> int:
+        """How many edges a level has, used or not."""
+        return self.codebook_size if level == 0 else len(self._edges(level).codes)
+
+    def edge(self, state: Int64[Tensor, "*n"], code: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n"]:
+        """The edge out of each state that carries a code; -1 where there is none."""
+        known = (state >= 0) & (code >= 0) & (code < self.codebook_size)
+        if level == 0:
+            return torch.where(known & (self._first[code.clamp(0, self.codebook_size - 1)] >= 0), code, -1)
+        edges = self._edges(level)
+        low, end = self.span(state, level)
+        # Bisection inside each node's own stretch, all states at once; the invariant is codes[< low] < code.
+        high = end
+        for _ in range(edges.widest.bit_length()):
+            middle = (low + high) // 2
+            below = (low < high) & (edges.codes[middle.clamp(max=len(edges.codes) - 1)] < code)
+            low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
+        edge = low.clamp(max=len(edges.codes) - 1)
+        return torch.where(known & (low < end) & (edges.codes[edge] == code), edge, -1)
+
+    def reached(self, edge: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n"]:
+        """The state that each edge leads to; -1 for -1."""
+        if level == 1:
+            return edge
+        target = self._first if level == 0 else self._item
+        return torch.where(edge >= 0, target[edge.clamp(min=0)].long(), -1)
 
     def mask(self, state: Int64[Tensor, "*n"], level: int) -> Bool[Tensor, "*n codebook"]:
         """Which codes may follow, as a mask over the codebook.
@@ -255,21 +257,7 @@ class Trie:
         Returns:
             The next state, -1 where no item has that prefix; after level 2 it is the item's index.
         """
-        known = (state >= 0) & (code >= 0) & (code < self.codebook_size)
-        if level == 0:
-            return torch.where(known, self._first[code.clamp(0, self.codebook_size - 1)].long(), -1)
-        edges = self._edges(level)
-        node = state.clamp(0, len(edges.offsets) - 2)
-        low, end = edges.offsets[node].long(), edges.offsets[node + 1].long()
-        # Bisection inside each node's own stretch, all states at once; the invariant is codes[< low] < code.
-        high = end
-        for _ in range(edges.widest.bit_length()):
-            middle = (low + high) // 2
-            below = (low < high) & (edges.codes[middle.clamp(max=len(edges.codes) - 1)] < code)
-            low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
-        edge = low.clamp(max=len(edges.codes) - 1)
-        reached = self._item[edge].long() if level == LEVELS - 1 else edge
-        return torch.where(known & (low < end) & (edges.codes[edge] == code), reached, -1)
+        return self.reached(self.edge(state, code, level), level)
 
     def arrays(self) -> dict[str, Tensor]:
         """Everything that the trie consists of besides the codebook's size, int32, by name."""
@@ -297,10 +285,3 @@ def dense(children: Children, codebook_size: int) -> Bool[Tensor, "*n codebook"]
     shape = (*column.shape[:-1], codebook_size + 1)
     mask = torch.zeros(shape, dtype=torch.bool, device=column.device)
     return mask.scatter_(-1, column, True)[..., :codebook_size]
-
-
-def _edges(codes: Int64[np.ndarray, " edges"], begins: Int64[np.ndarray, " parents"]) -> _Edges:
-    """Edges in order of (parent, code), and where each parent's begin."""
-    offsets = np.append(begins, len(codes)).astype(np.int32)
-    widest = int(np.diff(offsets).max())
-    return _Edges(torch.from_numpy(codes.astype(np.int32)), torch.from_numpy(offsets), widest)
