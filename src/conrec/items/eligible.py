@@ -74,9 +74,9 @@ class LiveItems:
             return self.trie.items_below(state, level)
         return torch.where(state >= 0, self._below[level][state.clamp(min=0)], 0)
 
-    def allowed(self, state: Int64[Tensor, "*n"], level: int) -> Bool[Tensor, "*n"]:
-        """Whether a live item lies under each state after the code of ``level``."""
-        return state >= 0 if self._below is None else self.below(state, level) > 0
+    def only(self, state: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n"]:
+        """States after the code of ``level``, -1 in the place of those under which no item is live."""
+        return state if self._below is None else torch.where(self.below(state, level) > 0, state, -1)
 
     def prior(self, state: Int64[Tensor, "*n"], level: int) -> Float[Tensor, "*n"]:
         """The largest prior of a live item under each state after the code of ``level``; 0 without priors.
@@ -116,16 +116,14 @@ class EligibleTrie:
         """For each level, sorted keys ``row * edges + edge`` of the edges that a request's blocked items empty."""
         row = torch.arange(self.rows, device=blocked.device)[:, None].expand_as(blocked)[blocked >= 0]
         item = blocked[blocked >= 0]
-        alive = self.live.allowed(item, self.trie.levels - 1)
+        alive = self.live.only(item, self.trie.levels - 1) >= 0
         key = torch.unique(row[alive] * self.trie.n_items + item[alive])
         row, item = key // self.trie.n_items, key % self.trie.n_items
-        state, codes = self.trie.root(len(item)), self.trie.codes[item].long()
+        way = self.trie.edges_of(item)
         gone = []
         for level in range(self.trie.levels):
             edges = self.trie.n_edges(level)
-            edge = self.trie.edge(state, codes[:, level], level)
-            state = self.trie.reached(edge, level)
-            keys, count = torch.unique(row * edges + edge, return_counts=True)
+            keys, count = torch.unique(row * edges + way[:, level], return_counts=True)
             gone.append(keys[count == self.live.below(self.trie.reached(keys % edges, level), level)])
         return gone, torch.bincount(row, minlength=self.rows)
 
@@ -136,7 +134,7 @@ class EligibleTrie:
     def children(self, state: Int64[Tensor, "B n"], level: int) -> Children:
         """The codes that may follow each state, as `Trie.children` gives them."""
         every = self.trie.children(state, level)
-        allowed = self.live.allowed(every.state, level)
+        reached = self.live.only(every.state, level)
         gone = self._gone[level]
         if len(gone) and state.numel():
             row = torch.arange(self.rows, device=state.device)[:, None] * self.trie.n_edges(level)
@@ -144,12 +142,11 @@ class EligibleTrie:
             first, last = torch.searchsorted(gone, begin), torch.searchsorted(gone, end)
             most = int((last - first).max())
             if most:
-                # The few emptied edges of each state, as places in its list; others fall into a column that is cut off.
-                place = first[..., None] + torch.arange(most, device=state.device)
-                emptied = gone[place.clamp(max=len(gone) - 1)] - begin[..., None]
-                emptied = torch.where(place < last[..., None], emptied, allowed.shape[-1])
-                allowed = torch.nn.functional.pad(allowed, (0, 1)).scatter_(-1, emptied, False)[..., :-1]
-        return Children(every.code, torch.where(allowed, every.state, -1))
+                # The few emptied edges of each state, as places in its list.
+                number = first[..., None] + torch.arange(most, device=state.device)
+                at = (number < last[..., None]).nonzero(as_tuple=True)
+                reached[at[0], at[1], gone[number[at]] - begin[at[0], at[1]]] = -1
+        return Children(every.code, reached)
 
     def mask(self, state: Int64[Tensor, "B n"], level: int) -> Bool[Tensor, "B n codes"]:
         """Which codes may follow each state."""

@@ -27,7 +27,7 @@ class Children:
     """What may follow each of some states; ``w`` is the largest number of codes that may follow one of them.
 
     Attributes:
-        code: int64 [*n, w], ascending over the children of a state, 0 in unused places.
+        code: int64 [*n, w], ascending over the children of a state; any code in unused places.
         state: int64 [*n, w], the state after the code (after the last level the item), -1 in unused places.
     """
 
@@ -80,6 +80,8 @@ class Trie:
         self._first = first  # int32 [codebook], node of each first code, -1 for none
         self._deeper = deeper
         self._item = item  # int32 [items], item of each edge of the last level
+        self._edge_of = torch.empty_like(item)  # and the edge of each item
+        self._edge_of[item.long()] = torch.arange(len(item), dtype=item.dtype, device=item.device)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Tensor], codebook_size: int) -> Trie:
@@ -160,17 +162,16 @@ class Trie:
         items = self._deeper[1].offsets
         return torch.where(alive, (items[end] - items[begin]).long(), 0)
 
+    def edges_of(self, item: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n 3"]:
+        """The edges on the way to each item, see `span`."""
+        third = self._edge_of[item]
+        second = torch.searchsorted(self._deeper[1].offsets, third, right=True) - 1
+        return torch.stack([self.codes[item, 0].long(), second, third.long()], dim=-1)
+
     def path(self) -> Int64[Tensor, "items 3"]:
         """The state of every item after each of its codes; the last column counts the items."""
-        item = self._item.long()
-        numbers = torch.arange(self.n_nodes(1), device=self.device)
-        second = torch.repeat_interleave(numbers, self._deeper[1].offsets.diff().long(), output_size=self.n_items)
-        first = torch.repeat_interleave(
-            numbers[: self.n_nodes(0)], self._deeper[0].offsets.diff().long(), output_size=len(numbers)
-        )
-        result = torch.empty(self.n_items, LEVELS, dtype=torch.int64, device=self.device)
-        result[item] = torch.stack([first[second], second, item], dim=1)
-        return result
+        edges = self.edges_of(torch.arange(self.n_items, device=self.device))
+        return torch.stack([self.reached(edges[:, level], level) for level in range(LEVELS)], dim=1)
 
     def children(self, state: Int64[Tensor, "*n"], level: int) -> Children:
         """The codes that may follow, as a list for each state.
@@ -190,8 +191,8 @@ class Trie:
         widest = max(1, int((end - begin).max())) if state.numel() else 1
         edge = begin + torch.arange(widest, device=self.device)
         used = edge < end
-        edge = torch.where(used, edge, 0)
-        code = torch.where(used, self._edges(level).codes[edge], 0).long()
+        edge.clamp_(max=self.n_edges(level) - 1)
+        code = self._edges(level).codes[edge].long()
         return Children(code, torch.where(used, self.reached(edge, level), -1))
 
     def span(self, state: Int64[Tensor, "*n"], level: int) -> tuple[Int64[Tensor, "*n"], Int64[Tensor, "*n"]]:

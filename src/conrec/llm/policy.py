@@ -62,10 +62,11 @@ def next_codes(
     """
     children = trie.children(state, level)
     logits = _wide(backbone.head(hidden, 0) if level == 0 else backbone.head_at(hidden, level, children.code))
+    logits = torch.where(children.allowed, logits, -torch.inf)
     if normalise == "vocabulary":
         total = _vocabulary_total(backbone, hidden)
     else:
-        total = torch.logsumexp(logits.masked_fill(~children.allowed, -torch.inf), dim=-1, keepdim=True)
+        total = torch.logsumexp(logits, dim=-1, keepdim=True)
         total = torch.where(total.isneginf(), torch.zeros_like(total), total)  # where nothing is allowed
     if not bool((total.isfinite() | (state < 0)[..., None]).all()):
         raise ConrecError(
@@ -73,7 +74,7 @@ def next_codes(
             where=f"code {level + 1}",
             mend="Its weights are broken, mostly because training diverged: train again with a lower learning_rate.",
         )
-    return NextCodes((logits - total).masked_fill(~children.allowed, -torch.inf), children.code, children.state)
+    return NextCodes(logits - total, children.code, children.state)
 
 
 def _wide(logits: Tensor) -> Tensor:
