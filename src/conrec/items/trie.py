@@ -3,7 +3,7 @@
 Level 1 is one dense table over the codebook. A deeper level is CSR: the codes that follow a node, in
 ascending order, between two offsets. Nodes of a level are numbered in the order of their prefixes, so the
 number of an edge is the number of the node that it leads to, and nothing else has to be stored. All
-look-ups are vectorised over states and stay on the device; 24 to 36 bytes an item in all.
+look-ups are vectorised over states and stay on the device; 28 to 40 bytes an item in all.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Trie:
     @property
     def nbytes(self) -> int:
         """Bytes of all its arrays."""
-        return sum(one.numel() * one.element_size() for one in self.arrays().values())
+        return sum(one.numel() * one.element_size() for one in (*self.arrays().values(), self._edge_of))
 
     def to(self, device: torch.device | str) -> Trie:
         """The same trie on ``device``."""
