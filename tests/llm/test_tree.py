@@ -106,3 +106,30 @@ def test_models_with_a_sliding_window_are_refused(tmp_path):
     name = saved(MistralForCausalLM(config), tmp_path / "window")
     with pytest.raises(ConfigError, match=r"sliding window.*full attention"):
         build_backbone(BackboneConfig(name=name), 8, [], [], seed=0)
+
+
+def test_the_last_layer_is_spared_and_gradients_stay_the_same(backbone):
+    """The feed-forward block of the last layer sees one position of each prompt, that of the others all of them."""
+    seen: dict[int, list[int]] = {0: [], 1: []}
+    layers = backbone.model.get_decoder().layers
+    handles = [
+        layers[place].mlp.gate_proj.register_forward_hook(
+            lambda _, given, __, place=place: seen[place].append(given[0].shape[1])
+        )
+        for place in seen
+    ]
+    gradients = []
+    for padding in ("right", "left"):
+        backbone.model.zero_grad()
+        TokenTree(backbone, PROMPTS, padding).root.square().sum().backward()
+        gradients.append(torch.cat([one.grad.flatten() for one in backbone.model.parameters()]))
+    assert seen == {0: [7, 7], 1: [1, 1]}
+    for handle in handles:
+        handle.remove()
+    backbone.model.zero_grad()
+    for prompt in PROMPTS:
+        backbone.model.get_decoder()(torch.tensor([prompt])).last_hidden_state[0, -1].square().sum().backward()
+    plain = torch.cat([one.grad.flatten() for one in backbone.model.parameters()])
+    for found in gradients:
+        assert float((found - plain).norm() / plain.norm()) < 1e-5
+    assert not layers[1].mlp._forward_hooks

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from conrec.errors import ConfigError, DataError
 from conrec.llm.backbone import Backbone
+from conrec.llm.last_layer import reading_only
 
 __all__ = ["Padding", "TokenTree", "check_tree"]
 
@@ -68,7 +69,8 @@ class TokenTree:
         else:
             self._visible = place < self._lengths[:, None]
             positions, allowed, last = None, None, self._lengths - 1
-        hidden, self._cache = self._forward(ids.to(device), positions, allowed, None)
+        with reading_only(backbone.model.get_decoder(), last, width):
+            hidden, self._cache = self._forward(ids.to(device), positions, allowed, None)
         self.root: Tensor = hidden[torch.arange(len(prompts), device=device), last]
         # Of the nodes that were kept: parents, and how deep they lie.
         self._parent = torch.zeros(len(prompts), 0, dtype=torch.long, device=device)
