@@ -85,14 +85,12 @@ class Step:
     def lookups(self) -> tuple[Tensor, ...]:
         """All that the trie adds to it.
 
-        The children of each beam, their logits picked out of the level's, unused places masked before the softmax and
-        after it, and code and state of the beams that are kept.
+        The children of each beam, their logits picked out of the level's, unused places masked, and code and state of
+        the beams that are kept.
         """
         children = self.trie.children(self.state, self.level)
         # A step in which few codes may follow multiplies only their rows and picks nothing out; that is not credited.
-        logits = self.logits.gather(-1, children.code)
-        logits.masked_fill(~children.allowed, -torch.inf)
-        masked = logits.masked_fill(~children.allowed, -torch.inf)
+        masked = torch.where(children.allowed, self.logits.gather(-1, children.code), -torch.inf)
         best = self.best % children.code[0].numel()
         return masked, children.code.flatten(1).gather(1, best), children.state.flatten(1).gather(1, best)
 

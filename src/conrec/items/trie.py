@@ -192,7 +192,7 @@ class Trie:
         edge = begin + torch.arange(widest, device=self.device)
         used = edge < end
         edge.clamp_(max=self.n_edges(level) - 1)
-        code = self._edges(level).codes[edge].long()
+        code = torch.take(self._edges(level).codes, edge).long()  # faster than an index of many dimensions
         return Children(code, torch.where(used, self.reached(edge, level), -1))
 
     def span(self, state: Int64[Tensor, "*n"], level: int) -> tuple[Int64[Tensor, "*n"], Int64[Tensor, "*n"]]:
