@@ -116,15 +116,19 @@ class EligibleTrie:
         """For each level, sorted keys ``row * edges + edge`` of the edges that a request's blocked items empty."""
         row = torch.arange(self.rows, device=blocked.device)[:, None].expand_as(blocked)[blocked >= 0]
         item = blocked[blocked >= 0]
-        alive = self.live.only(item, self.trie.levels - 1) >= 0
-        key = torch.unique(row[alive] * self.trie.n_items + item[alive])
-        row, item = key // self.trie.n_items, key % self.trie.n_items
-        way = self.trie.edges_of(item)
+        last = self.trie.levels - 1
+        alive = self.live.only(item, last) >= 0
+        ends = self.trie.n_edges(last)
+        key = torch.unique(row[alive] * ends + self.trie.edges_of(item[alive])[:, last])
+        row = key // ends
+        way = self.trie.edges_of(self.trie.reached(key % ends, last))
         gone = []
-        for level in range(self.trie.levels):
+        for level in range(last):
             edges = self.trie.n_edges(level)
-            keys, count = torch.unique(row * edges + way[:, level], return_counts=True)
+            # In the order of the last edges those of the other levels are in order too.
+            keys, count = torch.unique_consecutive(row * edges + way[:, level], return_counts=True)
             gone.append(keys[count == self.live.below(self.trie.reached(keys % edges, level), level)])
+        gone.append(key)
         return gone, torch.bincount(row, minlength=self.rows)
 
     def root(self) -> Int64[Tensor, "B 1"]:
