@@ -20,7 +20,7 @@ from conrec.llm.backbone import Backbone
 from conrec.llm.policy import NextCodes, Normalise, next_codes, read
 from conrec.llm.tree import Padding, TokenTree
 
-__all__ = ["Beams", "beam_search"]
+__all__ = ["Beams", "beam_search", "first_round"]
 
 FURTHER = 256
 """Prefixes of a length that a round after the first reads at most for a prompt, where k is no larger."""
@@ -79,9 +79,7 @@ def beam_search(
         DataError: k, width or budget is below 1, or there is not one prompt for each request.
         ConrecError: the model's logits are not finite.
     """
-    limit = k if width is None else width
-    if min(k, limit, 1 if budget is None else budget) < 1:
-        raise DataError(f"k {k}, width {width}, budget {budget}", where="beam search", expected="at least 1")
+    limit = first_round(k, width, budget)
     search = _Search(backbone, read(backbone, prompts, trie, padding), trie, k, normalise)
     rows = torch.arange(trie.rows, device=backbone.device)  # the requests still at work
     result = search.found()
@@ -100,6 +98,18 @@ def beam_search(
             rows = rows[~done]
             search.select((~done).nonzero()[:, 0])
         limit = max(limit, FURTHER)
+
+
+def first_round(k: int, width: int | None, budget: int | None) -> int:
+    """Prefixes of a length that a search reads for a prompt before anything is decided.
+
+    Raises:
+        DataError: k, width or budget is below 1.
+    """
+    limit = k if width is None else width
+    if min(k, limit, 1 if budget is None else budget) < 1:
+        raise DataError(f"k {k}, width {width}, budget {budget}", where="beam search", expected="at least 1")
+    return limit
 
 
 @dataclass

@@ -16,9 +16,8 @@ import torch
 from jaxtyping import Float
 
 from conrec.arrays import Array
-from conrec.errors import DataError
 from conrec.items.eligible import EligibleTrie
-from conrec.llm.generation import FURTHER, Beams
+from conrec.llm.generation import FURTHER, Beams, first_round
 
 __all__ = ["PrefixEngine", "search"]
 
@@ -131,9 +130,7 @@ def search(
     Raises:
         DataError: k, width or budget is below 1.
     """
-    limit = k if width is None else width
-    if min(k, limit, 1 if budget is None else budget) < 1:
-        raise DataError(f"k {k}, width {width}, budget {budget}", where="beam search", expected="at least 1")
+    limit = first_round(k, width, budget)
     wanted = trie.eligible_counts().clamp(max=k).tolist()
     requests = [_Request(list(prompt), k, most) for prompt, most in zip(prompts, wanted, strict=True)]
     _read(engine, code_offset, trie, requests, [[(0.0, (), 0)] if one.wanted else [] for one in requests], 0)

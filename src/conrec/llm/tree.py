@@ -182,6 +182,7 @@ def check_tree(backbone: Backbone, prompt_tokens: int) -> None:
                 worst = max(worst, float((plain - found[row, node]).abs().max()) / spread)
     except torch.OutOfMemoryError:
         raise
+    # Models of any make are tried here; whatever one raises on a tree is why it is refused, and is named.
     except (ValueError, RuntimeError, AttributeError, TypeError, IndexError, NotImplementedError) as error:
         raise ConfigError(f"the model cannot read a token tree ({error})", where="backbone.name", mend=MEND) from None
     finally:
