@@ -13,9 +13,9 @@ import pytest
 from conrec.artefacts import hash_file, read_json, read_tensors, write_tensors
 from conrec.config import Config, load_config
 from conrec.errors import ArtefactError, ConfigError, DataError
-from conrec.items import encoders
 from conrec.items.build import build_items, item_texts, read_items
-from conrec.items.rqvae import RqVae
+from conrec.items.encoders import text as encoders
+from conrec.items.quantisers.rqvae import RqVae
 from conrec.logs.prepare import Prepared
 from conrec.logs.schema import ITEMS
 

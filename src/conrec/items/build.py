@@ -66,8 +66,8 @@ def build_items(
     # Torch comes with an extra; reading the items back does without it.
     import torch  # noqa: PLC0415
 
-    from conrec.items.encoders import encode_texts  # noqa: PLC0415
-    from conrec.items.training import (  # noqa: PLC0415
+    from conrec.items.encoders.text import encode_texts  # noqa: PLC0415
+    from conrec.items.quantisers.training import (  # noqa: PLC0415
         check_embeddings,
         larger_codebook,
         resolve_codebook_size,

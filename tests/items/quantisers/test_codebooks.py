@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conrec.items.codebooks import MovingCodebook, kmeans, nearest, sums_by_code
+from conrec.items.quantisers.codebooks import MovingCodebook, kmeans, nearest, sums_by_code
 
 
 def seeded(seed: int) -> torch.Generator:

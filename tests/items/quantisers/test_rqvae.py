@@ -11,10 +11,10 @@ import torch
 from conrec.artefacts import write_tensors
 from conrec.config import RqVaeConfig
 from conrec.errors import ArtefactError, ConfigError, DataError
-from conrec.items.codebooks import MovingCodebook
 from conrec.items.diagnostics import unit_rows
-from conrec.items.rqvae import RqVae, quantise, rqvae_loss
-from conrec.items.training import codebook_size_for, larger_codebook, resolve_codebook_size, train_rqvae
+from conrec.items.quantisers.codebooks import MovingCodebook
+from conrec.items.quantisers.rqvae import RqVae, quantise, rqvae_loss
+from conrec.items.quantisers.training import codebook_size_for, larger_codebook, resolve_codebook_size, train_rqvae
 
 SMALL = RqVaeConfig(codebook_size=8, hidden_dims=(16,), latent_dim=8, epochs=12, batch_size=32)
 

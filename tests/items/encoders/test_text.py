@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from conrec.config import EncoderConfig
 from conrec.errors import ConfigError, MissingExtraError
-from conrec.items import encoders
-from conrec.items.encoders import encode_texts, model_location
+from conrec.items.encoders import text as encoders
+from conrec.items.encoders.text import encode_texts, model_location
 
 TEXTS = ["Toy Story (1995)", "", "🎬🎬🎬", "The Godfather (1972)", "Toy Story 2 (1999)", "Toy Story (1995)", "x" * 5000]
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from conrec.arrays import Array
 from conrec.config import RqVaeConfig
 from conrec.errors import ConfigError, DataError
-from conrec.items.codebooks import MovingCodebook, kmeans, nearest
 from conrec.items.diagnostics import perplexity
-from conrec.items.rqvae import RqVae, quantise, rqvae_loss
+from conrec.items.quantisers.codebooks import MovingCodebook, kmeans, nearest
+from conrec.items.quantisers.rqvae import RqVae, quantise, rqvae_loss
 from conrec.progress import meter
 from conrec.seeds import derive
 

@@ -34,7 +34,7 @@ from conrec.arrays import Array
 from conrec.artefacts import read_tensors, write_tensors
 from conrec.config import RqVaeConfig
 from conrec.errors import ArtefactError
-from conrec.items.codebooks import nearest
+from conrec.items.quantisers.codebooks import nearest
 
 __all__ = ["Quantised", "RqVae", "quantise", "rqvae_loss"]
 
@@ -81,7 +81,7 @@ def rqvae_loss(
 
 
 class RqVae(nn.Module):
-    """A trained RQ-VAE (see `conrec.items.training.train_rqvae`, `RqVae.load`).
+    """A trained RQ-VAE (see `conrec.items.quantisers.training.train_rqvae`, `RqVae.load`).
 
     Attributes:
         codebooks: float32 [levels, codebook, latent].
