@@ -25,17 +25,16 @@ from conrec.settings.data import (
     ProtocolConfig,
     SwingConfig,
 )
+from conrec.settings.items import CollaborativeConfig, EncoderConfig, ImageConfig, RqVaeConfig, SemanticIdsConfig
 from conrec.settings.models import (
     AlignmentConfig,
     BackboneConfig,
     Context,
-    EncoderConfig,
     GrpoConfig,
     GrpoStageConfig,
     LcRecConfig,
     PopularityConfig,
     PromptConfig,
-    RqVaeConfig,
     SasrecConfig,
     SftConfig,
     TranslationConfig,
@@ -47,6 +46,7 @@ __all__ = [
     "AlignmentConfig",
     "BackboneConfig",
     "CandidatesConfig",
+    "CollaborativeConfig",
     "Config",
     "Context",
     "DataConfig",
@@ -57,6 +57,7 @@ __all__ = [
     "FilterConfig",
     "GrpoConfig",
     "GrpoStageConfig",
+    "ImageConfig",
     "ItemColumns",
     "LcRecConfig",
     "PopularityConfig",
@@ -66,6 +67,7 @@ __all__ = [
     "RqVaeConfig",
     "RunConfig",
     "SasrecConfig",
+    "SemanticIdsConfig",
     "SftConfig",
     "SwingConfig",
     "TranslationConfig",
@@ -84,6 +86,7 @@ class Config(Settings):
     candidates: CandidatesConfig = CandidatesConfig()
     encoder: EncoderConfig = EncoderConfig()
     rqvae: RqVaeConfig = RqVaeConfig()
+    semantic_ids: SemanticIdsConfig = SemanticIdsConfig()
     backbone: BackboneConfig = BackboneConfig()
     prompts: PromptConfig = PromptConfig()
     translation: TranslationConfig = TranslationConfig()

