@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from conrec.arrays import Array, Ragged
-from conrec.artefacts import write_json, write_parquet, write_tensors, write_text
+from conrec.artefacts import read_parquet, write_json, write_parquet, write_tensors, write_text
 from conrec.config import Config, dump_config, load_config
 from conrec.evaluation.evaluate import RunData, evaluate, read_run_data
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
@@ -125,7 +125,10 @@ def _write_items(run: Path, rng: np.random.Generator) -> FilterCatalogue:
     rebuilt = (rebuilt / np.linalg.norm(rebuilt, axis=1, keepdims=True)).astype(np.float32)
     write_tensors(run / "items" / "rebuilt.safetensors", {"rebuilt": rebuilt})
     noisy = rebuilt + rng.normal(size=rebuilt.shape).astype(np.float32) * np.float32(0.2)
-    write_json(run / "items" / "diagnostics.json", describe_items(sids, noisy, rebuilt, np.arange(N_ITEMS) < 100))
+    described = describe_items(
+        sids, noisy, rebuilt, rebuilt, np.arange(N_ITEMS) < 100, read_parquet(run / "data" / "items.parquet"), 0
+    )
+    write_json(run / "items" / "diagnostics.json", described)
     return FilterCatalogue.load(run)
 
 

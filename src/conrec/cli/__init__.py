@@ -16,6 +16,7 @@ from conrec import __version__
 from conrec.artefacts import disk_full, read_json
 from conrec.cli.data import data_app
 from conrec.cli.filtering import filter_app
+from conrec.cli.items import items_app
 from conrec.cli.options import Overrides, RunFolder, config_of, out, parse_overrides, say
 from conrec.cli.predicting import predict
 from conrec.config import PRESETS, load_config
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.command()(predict)
 app.add_typer(data_app, name="data")
 app.add_typer(filter_app, name="filter")
+app.add_typer(items_app, name="items")
 
 EXTRA_OF = {
     "torch": "train",

@@ -15,7 +15,7 @@ from conrec.artefacts import write_json, write_tensors
 from conrec.config import Config
 from conrec.errors import DataError, MissingExtraError
 from conrec.items.diagnostics import describe_items, unit_rows
-from conrec.items.semantic_ids import SemanticIds, most_of_a_first_code, resolve_collisions, write_semantic_ids
+from conrec.items.semantic_ids import LEVELS, SemanticIds, most_of_a_first_code, resolve_collisions, write_semantic_ids
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, read_items
 from conrec.progress import console
 
@@ -105,7 +105,9 @@ def build_items(
     save_trie(folder / TRIE, Trie.from_codes(torch.from_numpy(resolved), size))
     rebuilt = unit_rows(_apart(model.rebuild, codes, train_items))
     write_tensors(folder / REBUILT, {"rebuilt": rebuilt})
-    described = describe_items(ids, embeddings - model.mean.cpu().numpy(), rebuilt, train_items)
+    from_resolved = _apart(model.rebuild, resolved[:, :LEVELS], train_items)
+    centred = embeddings - model.mean.cpu().numpy()
+    described = describe_items(ids, centred, rebuilt, from_resolved, train_items, prepared_items, seed)
     described["codebook_size_by_training_items"] = by_training_items
     write_json(folder / "diagnostics.json", {**described, "curve": model.curve})
     return ItemSpace(tuple(item_ids), ids, rebuilt)
