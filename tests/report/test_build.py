@@ -320,7 +320,7 @@ def test_no_run_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "modules"),
     [
-        ("matplotlib", ("matplotlib.axes", "conrec.report.plots")),
+        ("matplotlib", ("matplotlib.axes", "conrec.report.canvas")),
         ("jinja2", ("jinja2", "conrec.report.build")),
     ],
 )
