@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Int
 
 from conrec.arrays import Array, Ragged
+from conrec.items.prefixes import prefix_groups
 from conrec.items.semantic_ids import LEVELS, sid_text
 from conrec.seeds import generator
 
-__all__ = ["EXAMPLES", "LARGE", "PERMUTATIONS", "TITLES", "category_purity", "most_frequent", "prefix_groups"]
+__all__ = ["EXAMPLES", "LARGE", "PERMUTATIONS", "TITLES", "category_purity", "most_frequent"]
 
 PERMUTATIONS = 20
 """Random groupings behind the purity by chance."""
@@ -95,12 +96,6 @@ def category_purity(
             ]
         levels.append(level)
     return {"items": len(rows), "categories": len(names), "permutations": PERMUTATIONS, "levels": levels}
-
-
-def prefix_groups(codes: Int[Array, "items levels"], length: int) -> Int[Array, " items"]:
-    """For each item the number of its prefix of ``length`` codes, from 0, in lexicographic order of the prefixes."""
-    group: Array = np.unique(codes[:, :length], axis=0, return_inverse=True)[1].reshape(-1)
-    return group
 
 
 def most_frequent(
