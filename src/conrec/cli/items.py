@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from conrec.cli.options import RunFolder, config_of, out
-from conrec.items.figures import Listing, diagnostics_listings
+from conrec.cli.options import Overrides, RunFolder, config_of, out, parse_overrides, say
+from conrec.items.figures import Listing, diagnostics_listings, stability_listings
 from conrec.items.purity import TITLES
+from conrec.seeds import derive
 
 __all__ = ["items_app"]
 
@@ -28,20 +30,53 @@ def _group() -> None:
 def items_diagnose(
     run_folder: RunFolder,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    stability: Annotated[
+        bool,
+        typer.Option(
+            "--stability", help="Also say what codes keep under noise, other words and training again; takes minutes."
+        ),
+    ] = False,
     titles: Annotated[int, typer.Option(help="Titles in an example of a prefix; 0 for no examples.", min=0)] = TITLES,
 ) -> None:
     """Say how evenly the codes are used, what collides, and what the codes keep of the embeddings."""
     config = config_of(run_folder)
     from conrec.items.diagnose import diagnose  # noqa: PLC0415  (torch is loaded only where it is needed)
-    from conrec.workspace import Workspace  # noqa: PLC0415
+    from conrec.items.diagnose import stability as stability_of  # noqa: PLC0415
+    from conrec.workspace import Workspace, device_of  # noqa: PLC0415
 
-    space = Workspace(run_folder, config)
-    found = diagnose(run_folder / "items", space.prepared.items, space.trained_items, config.run.seed, titles)
+    space, folder = Workspace(run_folder, config), run_folder / "items"
+    items, seed = space.prepared.items, derive(config.run.seed, "items")
+    found = diagnose(folder, items, space.trained_items, seed, titles)
+    listings = diagnostics_listings(found)
+    if stability:
+        stable = stability_of(folder, items, space.trained_items, config, seed, device_of(config))
+        found, listings = {**found, "stability": stable}, [*listings, *stability_listings(stable)]
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
-    for listing in diagnostics_listings(found):
+    for listing in listings:
         _show(listing)
+
+
+@items_app.command("append")
+def items_append(
+    run_folder: RunFolder,
+    new_items: Annotated[Path, typer.Argument(help="Items file, written as the items of a `table` source are.")],
+    overrides: Overrides = None,
+) -> None:
+    """Give new items semantic IDs beside those of a run, and say whether its codebooks still fit them.
+
+    No item that is there moves; `conrec predict` and `conrec filter` know the new ones at once.
+    """
+    config_of(run_folder)
+    from conrec.items.append import append_items  # noqa: PLC0415  (torch is loaded only where it is needed)
+    from conrec.predicting.job import PredictJob, resolved  # noqa: PLC0415
+    from conrec.workspace import Workspace, device_of  # noqa: PLC0415
+
+    config = resolved(PredictJob(run_folder, overrides=parse_overrides(overrides)))
+    space = Workspace(run_folder, config)
+    for line in append_items(run_folder, new_items, config, lambda: space.trained_items, device_of(config)).lines():
+        say(line)
 
 
 def _show(listing: Listing) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Listing", "diagnostics_listings"]
+__all__ = ["Listing", "diagnostics_listings", "stability_listings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,47 @@ def diagnostics_listings(found: Mapping[str, Any]) -> list[Listing]:
                 columns = ("prefix", "items", "category", "purity", "titles")
                 listings.append(Listing(title, columns, rows, note, words=True))
     return listings
+
+
+def stability_listings(found: Mapping[str, Any]) -> list[Listing]:
+    """Tables of what `conrec.items.stability.describe_stability` returned."""
+    rows = [
+        (f"noise of {one['relative_norm']:.0%} of the length", f"{one['items']:,}", *_three(one["kept"]))
+        for one in found["noise"]
+    ]
+    rows += [
+        (f"other words: {one['rule']} (cosine {_number(one['cosine'])})", f"{one['items']:,}", *_three(one["kept"]))
+        for one in found["paraphrase"] or ()
+    ]
+    appended = found["appended"]
+    if appended:
+        rows.append((f"{appended['items']:,} items appended", "those before", *_three(appended["kept"])))
+    trained = []
+    for name, key in (("another seed", "retrained"), ("without a tenth of the items", "fewer")):
+        if one := found[key]:
+            trained += [
+                (f"{name}: within matched parents", *_three(one["within_parents"])),
+                (f"{name}: the same by chance", *_three(one["chance"])),
+                (f"{name}: codes matched globally", *_three(one["globally"])),
+                (f"{name}: pairs that stay together", *_three([pair["kept"] for pair in one["pairs"]])),
+                (f"{name}: adjusted Rand index", *_three([pair["adjusted_rand"] for pair in one["pairs"]])),
+            ]
+    heads = ("1 code", "2 codes", "3 codes")
+    kept = "Share of items that keep their first 1, 2 and 3 raw codes where the codebooks stay as they are."
+    note = (
+        "Trained again, the codebooks have other numbers: they are matched so that most items agree. Within matched "
+        "parents: prefix by prefix, from the first code down; by chance: had the last of these codes nothing to say, "
+        "which small groups make high; globally: one matching a level for all items. Pairs of items under one prefix, "
+        "and the adjusted Rand index (0 by chance, 1 for equal groups), need no matching."
+    )
+    return [
+        Listing("Stability of the codes", ("what changes", "items", *heads), tuple(rows), kept),
+        Listing("Stability under training again", ("what changes", *heads), tuple(trained), note),
+    ]
+
+
+def _three(values: Sequence[float | None] | None) -> tuple[str, ...]:
+    return tuple(_number(one) for one in values or (None,) * 3)
 
 
 def _use(levels: Sequence[Mapping[str, Any]], size: int) -> Listing:
