@@ -70,14 +70,17 @@ def _retitled(*changes: Callable[[str], str]) -> Step:
     return step
 
 
-def _categories(text: str, _: str, categories: Sequence[str]) -> str:
-    said = ", ".join(categories)
-    place = text.rfind(said) if said else -1
-    if place < 0:
+def _categories(text: str, title: str, categories: Sequence[str]) -> str:
+    """The sentence of categories, the first after the title that is one, turned round."""
+    if not categories:
+        return text
+    sentence = re.compile(rf"(?:^|(?<=[.!?…] )){re.escape(', '.join(categories))}(?=[.\s]|$)")
+    found = sentence.search(text, len(title) if text.startswith(title) else 0)
+    if found is None:
         return text
     *others, last = categories[::-1]
     turned = f"{', '.join(others)} and {last}" if others else last
-    return f"{text[:place]}Filed under {turned}{text[place + len(said) :]}"
+    return f"{text[: found.start()]}Filed under {turned}{text[found.end() :]}"
 
 
 def _lower(text: str, _: str, __: Sequence[str]) -> str:
