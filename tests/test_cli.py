@@ -38,6 +38,8 @@ def conrec(*arguments, cwd=None):
         (["run", "nowhere.toml"], "nowhere.toml: this file does not exist"),
         (["evaluate", "nowhere"], "there is no run here"),
         (["report", "nowhere"], "nowhere"),
+        (["items", "diagnose", "nowhere"], "there is no run here"),
+        (["items", "diagnose", "nowhere", "--titles", "-1"], "--titles"),
         (["data", "fetch", "movielens"], "there is no source"),
         (["data", "check", "nowhere.csv"], "nowhere.csv"),
         (["predict", "nowhere", "--out", "sets"], "there is no run here"),

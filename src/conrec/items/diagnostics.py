@@ -112,8 +112,8 @@ def use_of_codes(codes: Int[Array, "items 3"], codebook_size: int) -> list[dict[
         ``entropy_ratio``, ``gini`` and ``counts``, how many items have each code.
     """
     levels: list[dict[str, Any]] = []
-    for level, letter in enumerate(LETTERS):
-        counts = np.bincount(codes[:, level], minlength=codebook_size)
+    for letter, column in zip(LETTERS[:LEVELS], codes.T, strict=True):
+        counts = np.bincount(column, minlength=codebook_size)
         used = int((counts > 0).sum())
         levels.append(
             {
