@@ -27,7 +27,7 @@ from conrec.errors import ArtefactError, RunLockedError
 from conrec.processes import ALONE, Processes
 from conrec.progress import console
 
-__all__ = ["Pipeline", "Stage", "locked", "replacing_folder"]
+__all__ = ["Pipeline", "Stage", "held", "locked", "replacing_folder"]
 
 
 @dataclass(frozen=True)
@@ -196,20 +196,29 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunLockedError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunLockedError(
-            "another process is working in this run", where=str(folder), mend="Wait for it, or give another --out."
-        ) from None
-    try:
+    with held(folder, "Wait for it, or give another --out."):
         for left in [*folder.glob(".*.tmp*"), *folder.glob("*/.*.tmp*"), *folder.glob("*/*/.*.tmp*")]:
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def held(folder: Path, mend: str = "Wait for it.") -> Iterator[None]:
+    """Hold the run's lock, and leave everything as it is.
+
+    Raises:
+        RunLockedError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunLockedError("another process is working in this run", where=str(folder), mend=mend) from None
+    try:
         yield
     finally:
         lock.release()

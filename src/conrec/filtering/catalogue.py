@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,11 @@ from jaxtyping import Float32, Int, Int32
 from conrec.arrays import Array
 from conrec.artefacts import read_tensors
 from conrec.errors import ArtefactError
+from conrec.items.growth import current_catalogue, own_catalogue
 from conrec.items.semantic_ids import LEVELS, SemanticIds, read_semantic_ids
+from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, hash_semantic_ids
 
-__all__ = ["FilterCatalogue", "hash_semantic_ids", "max_similarity"]
+__all__ = ["FilterCatalogue", "max_similarity"]
 
 DECIMALS = 6
 """Similarities are rounded to this many decimals, so that the order of summation never decides about a candidate."""
@@ -29,34 +30,55 @@ class FilterCatalogue:
         item_ids: str [items].
         sids: their raw and resolved codes.
         rebuilt: float32 [items, d], unit rows rebuilt from the *raw* codes; cosine is the dot product.
-        sid_hash: hash of item IDs and codes, see `hash_semantic_ids`.
+        sid_hash: hash of item IDs and codes, see `conrec.items.space.hash_semantic_ids`.
+        earlier: hashes of the tables that this one grew from; their codes name the same items.
     """
 
     item_ids: tuple[str, ...]
     sids: SemanticIds
     rebuilt: Array
     sid_hash: str
+    earlier: tuple[str, ...]
     _index: dict[str, int]
     _order: Array
     _keys: Array
 
     @classmethod
-    def load(cls, run_folder: Path) -> FilterCatalogue:
-        """Read ``items/semantic_ids.parquet`` and ``items/rebuilt.safetensors`` of a run.
+    def load(cls, run_folder: Path, *, grown: bool = False) -> FilterCatalogue:
+        """Read semantic IDs and rebuilt embeddings of a run.
+
+        Args:
+            run_folder: the run.
+            grown: whether items that were appended belong to it, see `conrec.items.growth`; what a run itself
+                calibrates and reports knows its own items alone.
 
         Raises:
-            ArtefactError: one of them is missing, damaged, or they do not belong together.
+            ArtefactError: a file is missing, damaged, or they do not belong together.
         """
-        item_ids, sids = read_semantic_ids(run_folder / "items" / "semantic_ids.parquet")
-        path = run_folder / "items" / "rebuilt.safetensors"
+        place = current_catalogue(run_folder) if grown else own_catalogue(run_folder)
+        item_ids, sids = read_semantic_ids(place.folder / SEMANTIC_IDS_FILE)
+        path = place.folder / REBUILT
         tensors = read_tensors(path)
         if "rebuilt" not in tensors:
             raise ArtefactError(f"holds {sorted(tensors)}", where=str(path), expected="the tensor 'rebuilt'")
-        return cls.build(item_ids, sids, tensors["rebuilt"], str(path))
+        loaded = cls.build(item_ids, sids, tensors["rebuilt"], str(path), place.earlier)
+        if place.sid_tables and loaded.sid_hash != place.sid_tables[-1]:
+            raise ArtefactError(
+                f"holds the SID table {loaded.sid_hash[:12]}…",
+                where=str(place.folder),
+                expected=f"that of growth.json, {place.sid_tables[-1][:12]}…",
+                mend="Put the file back as it was, or remove the folder above it and append the items again.",
+            )
+        return loaded
 
     @classmethod
     def build(
-        cls, item_ids: tuple[str, ...], sids: SemanticIds, rebuilt: Array, where: str = "rebuilt"
+        cls,
+        item_ids: tuple[str, ...],
+        sids: SemanticIds,
+        rebuilt: Array,
+        where: str = "rebuilt",
+        earlier: tuple[str, ...] = (),
     ) -> FilterCatalogue:
         """Put the parts together and check that they fit.
 
@@ -78,7 +100,7 @@ class FilterCatalogue:
         keys = _keys(sids.resolved, sids.codebook_size)
         order = np.argsort(keys)
         index = {item_id: row for row, item_id in enumerate(item_ids)}
-        return cls(item_ids, sids, rebuilt, hash_semantic_ids(item_ids, sids), index, order, keys[order])
+        return cls(item_ids, sids, rebuilt, hash_semantic_ids(item_ids, sids), earlier, index, order, keys[order])
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -141,17 +163,6 @@ def max_similarity(
         similarity[pairs] = table[np.arange(len(pairs)), best]
         nearest[pairs] = members[best]
     return similarity, nearest
-
-
-def hash_semantic_ids(item_ids: Iterable[str], sids: SemanticIds) -> str:
-    """SHA-256 of item IDs, raw and resolved codes and the codebook size; whatever file format they are kept in."""
-    digest = hashlib.sha256(f"conrec semantic ids 1\n{sids.codebook_size}\n".encode())
-    for item_id in item_ids:
-        text = item_id.encode()
-        digest.update(len(text).to_bytes(4, "little") + text)
-    digest.update(np.ascontiguousarray(sids.codes, dtype="<i4").tobytes())
-    digest.update(np.ascontiguousarray(sids.resolved, dtype="<i4").tobytes())
-    return digest.hexdigest()
 
 
 def _keys(codes: Array, size: int) -> Array:

@@ -103,7 +103,8 @@ class NegativeFilter:
         """Open the filter of ``model``: its store, its threshold and the codebooks.
 
         Raises:
-            ArtefactError: there is no such run or model, or a file of it is missing, damaged or of another SID table.
+            ArtefactError: there is no such run or model, or a file of it is missing, damaged or of another SID table
+                than the run's catalogue, to which items that were appended belong (`conrec.items.growth`).
         """
         known = stored_models(run_folder)
         if model not in known:
@@ -115,9 +116,10 @@ class NegativeFilter:
                 if known
                 else "The filter stage of this run has not finished: start it again.",
             )
-        catalogue = FilterCatalogue.load(run_folder)
-        store = PredictSetStore.open(run_folder / "filter" / model, catalogue.sid_hash)
-        threshold: Threshold = read_threshold(run_folder, model, catalogue.sid_hash)
+        catalogue = FilterCatalogue.load(run_folder, grown=True)
+        # Codes never move: a store and a threshold from before an append name the same items after it.
+        store = PredictSetStore.open(run_folder / "filter" / model, catalogue.sid_hash, catalogue.earlier)
+        threshold: Threshold = read_threshold(run_folder, model, catalogue.sid_hash, catalogue.earlier)
         return cls(catalogue, store, threshold.threshold)
 
     def decide(self, user_ids: Sequence[str | None], item_ids: Sequence[str | None]) -> Decisions:

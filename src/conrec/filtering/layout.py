@@ -44,7 +44,7 @@ class StoreMeta:
 
     Attributes:
         model: name of the row that made the predictions.
-        sid_hash: hash of the SID table that the codes belong to (`conrec.filtering.catalogue.hash_semantic_ids`).
+        sid_hash: hash of the SID table that the codes belong to (`conrec.items.space.hash_semantic_ids`).
         codebook_size: codes per level.
         written_at: unix seconds.
         count: number of users.

@@ -19,7 +19,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -165,12 +165,13 @@ class PredictSetStore:
         self._environment: lmdb.Environment | None = environment
 
     @classmethod
-    def open(cls, folder: Path, expected_sid_hash: str | None = None) -> PredictSetStore:
+    def open(cls, folder: Path, expected_sid_hash: str | None = None, earlier: Collection[str] = ()) -> PredictSetStore:
         """Check a store from its checksum to its SID table, and map it.
 
         Args:
             folder: folder of the store.
             expected_sid_hash: hash of the SID table that the codes will be read with; None: not checked.
+            earlier: hashes of tables that it grew from, in which the codes name the same items.
 
         Raises:
             ArtefactError: there is no store, it is truncated or damaged, of another format or version, or made
@@ -191,7 +192,7 @@ class PredictSetStore:
         # Before LMDB maps it: a damaged file could take the process down.
         if hash_file(path) != header["sha256"]:
             raise ArtefactError("its checksum is not the one in store.json", where=str(path), mend=_REWRITE)
-        if expected_sid_hash is not None and meta.sid_hash != expected_sid_hash:
+        if expected_sid_hash is not None and meta.sid_hash not in (expected_sid_hash, *earlier):
             raise ArtefactError(
                 f"was written with the SID table {meta.sid_hash[:12]}…",
                 where=str(folder),

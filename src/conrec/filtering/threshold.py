@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from math import floor
 from pathlib import Path
@@ -186,11 +186,19 @@ def write_threshold(run_folder: Path, threshold: Threshold) -> None:
     write_json(run_folder / "filter" / f"{threshold.model}.json", asdict(threshold))
 
 
-def read_threshold(run_folder: Path, model: str, sid_hash: str | None = None) -> Threshold:
+def read_threshold(
+    run_folder: Path, model: str, sid_hash: str | None = None, earlier: Collection[str] = ()
+) -> Threshold:
     """Read what `write_threshold` wrote.
 
+    Args:
+        run_folder: the run.
+        model: name of the row.
+        sid_hash: hash of the SID table in use; None: not checked.
+        earlier: hashes of tables that it grew from: what was calibrated with them holds of their items.
+
     Raises:
-        ArtefactError: the file is missing, damaged, or was calibrated on another SID table than ``sid_hash``.
+        ArtefactError: the file is missing, damaged, or was calibrated on another SID table.
     """
     path = run_folder / "filter" / f"{model}.json"
     value = read_json(path)
@@ -200,7 +208,7 @@ def read_threshold(run_folder: Path, model: str, sid_hash: str | None = None) ->
     number = value["threshold"]
     if number is not None and not isinstance(number, int | float):
         raise ArtefactError(f"threshold = {number!r}", where=str(path), expected="a number, or null to keep everything")
-    if sid_hash is not None and value["sid_hash"] != sid_hash:
+    if sid_hash is not None and value["sid_hash"] not in (sid_hash, *earlier):
         raise ArtefactError(
             "was calibrated with another SID table", where=str(path), mend="Run the filter stage of this run once more."
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from conrec.artefacts import read_tensors
 from conrec.errors import ArtefactError
 from conrec.items.semantic_ids import SemanticIds, read_semantic_ids
 
-__all__ = ["REBUILT", "SEMANTIC_IDS_FILE", "TRIE", "ItemSpace", "read_items"]
+__all__ = ["REBUILT", "SEMANTIC_IDS_FILE", "TRIE", "ItemSpace", "hash_semantic_ids", "read_items"]
 
 SEMANTIC_IDS_FILE = "semantic_ids.parquet"
 REBUILT = "rebuilt.safetensors"
@@ -58,3 +60,14 @@ def read_items(folder: Path) -> ItemSpace:
             f"holds {found}", where=str(folder / REBUILT), expected=f"'rebuilt', float32 [{len(item_ids)}, d]"
         )
     return ItemSpace(item_ids, semantic_ids, rebuilt)
+
+
+def hash_semantic_ids(item_ids: Iterable[str], sids: SemanticIds) -> str:
+    """SHA-256 of item IDs, raw and resolved codes and the codebook size; whatever file format they are kept in."""
+    digest = hashlib.sha256(f"conrec semantic ids 1\n{sids.codebook_size}\n".encode())
+    for item_id in item_ids:
+        text = item_id.encode()
+        digest.update(len(text).to_bytes(4, "little") + text)
+    digest.update(np.ascontiguousarray(sids.codes, dtype="<i4").tobytes())
+    digest.update(np.ascontiguousarray(sids.resolved, dtype="<i4").tobytes())
+    return digest.hexdigest()

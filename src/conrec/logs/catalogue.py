@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from conrec.arrays import Array
 from conrec.config import DataConfig, ItemColumns
 from conrec.errors import DataError
 from conrec.logs.columns import ids_of, strings_of
@@ -39,17 +40,21 @@ def item_text(item_id: str, title: str, categories: Sequence[str], description: 
     return " ".join(sentences) or item_id
 
 
-def clean_items(raw: Raw, columns: ItemColumns, config: DataConfig) -> tuple[pa.Table, FileCounts]:
+def clean_items(
+    raw: Raw, columns: ItemColumns, config: DataConfig, known: Collection[str] | None = None
+) -> tuple[pa.Table, FileCounts]:
     """Items of schema ITEMS in the order of the file, and the counts.
 
     Args:
         raw: the columns that ``columns`` names; a category column is text or lists of text.
         columns: which column is what.
         config: for the separator of categories and the share of rows that may be refused.
+        known: item IDs of a catalogue that the file is to add to. These, items of which the file says nothing but
+            their ID, and whatever it says of an item after its first row are refused. None: the file is the catalogue.
 
     Raises:
-        DataError: an item is listed twice with different content, a column cannot be read,
-            or too many rows are refused.
+        DataError: an item of a whole catalogue is listed twice with different content, a column cannot be read,
+            no item is new, or too many rows are refused.
     """
     refusals = Refusals(raw)
     title = _texts(raw, columns.title)
@@ -68,7 +73,11 @@ def clean_items(raw: Raw, columns: ItemColumns, config: DataConfig) -> tuple[pa.
         }
         for row in range(raw.table.num_rows)
     ]
-    _merge(raw, rows, refusals)
+    if known is None:
+        _merge(raw, rows, refusals)
+    else:
+        says = [bool(text[row] or description[row] or category[row] or image[row]) for row in range(len(rows))]
+        _refuse_what_is_not_new(rows, np.asarray(says, dtype=bool), known, refusals)
     refusals.note(
         np.asarray([not has_letters(one) for one in title], dtype=bool),
         "title without letters",
@@ -77,6 +86,31 @@ def clean_items(raw: Raw, columns: ItemColumns, config: DataConfig) -> tuple[pa.
     counts = refusals.counts(config.max_refused)
     kept = [rows[int(row)] for row in np.flatnonzero(refusals.kept)]
     return pa.Table.from_pylist(kept, schema=ITEMS), counts
+
+
+def _refuse_what_is_not_new(
+    rows: list[dict[str, Any]], says: Array, known: Collection[str], refusals: Refusals
+) -> None:
+    """Refuse items that are known, were named before in the file, or of which it says nothing.
+
+    Args:
+        rows: of the file.
+        says: bool [rows], whether there is anything about the item beside its ID and title.
+        known: item IDs that are there already.
+        refusals: where they are counted.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    there, first = set(known), np.zeros(len(rows), dtype=bool)
+    names = [row["item_id"] for row in rows]
+    old = np.asarray([name in there for name in names], dtype=bool)
+    refusals.refuse(old, "known already", lambda row: f"item {names[row]!r}", asked=True)
+    titled = np.asarray([has_letters(row["title"]) for row in rows], dtype=bool)
+    refusals.refuse(~(titled | says), "nothing said of the item", lambda row: f"item {names[row]!r}, no title, no text")
+    first[list({names[row]: row for row in np.flatnonzero(refusals.kept)[::-1].tolist()}.values())] = True
+    refusals.refuse(~first, "item listed before in the file", lambda row: f"item {names[row]!r}", asked=True)
+    refusals.counts_or("no item of the file is new")
 
 
 def _merge(raw: Raw, rows: list[dict[str, Any]], refusals: Refusals) -> None:

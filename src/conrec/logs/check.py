@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from conrec.config import Config, DataConfig, FeedbackRule, ProtocolConfig
 from conrec.errors import DataError
 from conrec.logs.anchors import build_anchors
-from conrec.logs.catalogue import clean_items
 from conrec.logs.columns import ids_of, numbers_of, strings_of
 from conrec.logs.counts import FileCounts
 from conrec.logs.files import Raw, TextFormat, column_names, read_raw, require_columns
 from conrec.logs.log import Log
 from conrec.logs.schema import ITEMS, SPLITS
 from conrec.logs.sources import load
+from conrec.logs.sources.table import read_item_file
 from conrec.logs.validation import clean_events, feedback_column, feedback_names
 from conrec.protocol import DAY, NEGATIVE, NEUTRAL, POSITIVE, periods_of
 
@@ -96,11 +96,7 @@ def check_files(
     advice: list[str] = []
     items: pa.Table | None = None
     if items_path is not None:
-        chosen = config.item_columns
-        optional = (chosen.text, chosen.category, chosen.description, chosen.image)
-        wanted = [chosen.item_id, chosen.title, *(one for one in optional if one is not None)]
-        raw = read_raw(items_path, _text(config, items=True), wanted, "data.item_columns")
-        items, counts = clean_items(raw, chosen, config)
+        items, counts = read_item_file(items_path, config)
         files.append(counts)
     facts: dict[str, int | str] = {} if items is None else {"items": items.num_rows}
     if events_path is None:

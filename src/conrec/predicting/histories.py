@@ -11,6 +11,7 @@ import pyarrow as pa
 from conrec.arrays import Array
 from conrec.artefacts import read_parquet
 from conrec.config import DataConfig
+from conrec.items.growth import own_catalogue
 from conrec.logs.log import Log
 from conrec.logs.schema import EVENTS, ITEMS
 from conrec.logs.sources import SOURCES
@@ -25,7 +26,7 @@ class Histories:
     """A log over the run's catalogue.
 
     Attributes:
-        log: all events; items in the order of the run's catalogue.
+        log: all events; items in the order of the catalogue.
         lines: for people, how many of the newer rows were kept and refused, and why; empty without a file.
     """
 
@@ -33,25 +34,28 @@ class Histories:
     lines: tuple[str, ...] = ()
 
 
-def read_histories(run_folder: Path, events: Path | None, config: DataConfig) -> Histories:
+def read_histories(
+    run_folder: Path, events: Path | None, config: DataConfig, items_file: Path | None = None
+) -> Histories:
     """The run's events, and those of a newer file.
 
     A file may hold new events alone or a whole export: an event of the file takes the place of the run's event of
-    the same user, item and second, and everything else is added. Events of items that the run does not know are
-    refused and counted: the model has no name for them. Ratings mean what they mean in the run: by the rule of its
-    configuration, or by its source's own.
+    the same user, item and second, and everything else is added. Events of items that the catalogue does not have are
+    refused and counted: the model has no name for them (`conrec items append` gives them one). Ratings mean what they
+    mean in the run: by the rule of its configuration, or by its source's own.
 
     Args:
         run_folder: a run with ``data/events.parquet`` and ``data/items.parquet``.
         events: newer events in any format of a `table` source; None for the run's own alone.
         config: columns, rule to feedback, unit of time and separator of that file.
+        items_file: the catalogue; None: the run's own, ``data/items.parquet``.
 
     Raises:
         ArtefactError: a file of the run is missing or damaged.
         ConfigError: the mapping or the rule to feedback does not fit the file.
         DataError: the file cannot be used as it is.
     """
-    items = read_parquet(run_folder / "data" / "items.parquet", ITEMS)
+    items = read_parquet(items_file or own_catalogue(run_folder).items, ITEMS)
     old = read_parquet(run_folder / "data" / "events.parquet", EVENTS)
     if events is None:
         return Histories(Log.from_tables(old, items))

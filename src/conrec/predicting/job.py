@@ -14,7 +14,7 @@ from conrec.predicting.times import far_ahead
 from conrec.rows import REFERENCE, rows_of
 from conrec.workspace import WITHOUT_WEIGHTS
 
-__all__ = ["ENGINES", "PredictJob", "check", "resolved"]
+__all__ = ["ENGINES", "OWN_ITEMS", "PredictJob", "check", "resolved"]
 
 ENGINES = ("transformers", "vllm")
 """What runs the language model: our own token tree, or vLLM (extra ``vllm``)."""
@@ -22,6 +22,9 @@ OVERRIDABLE = ("data", "run")
 """Sections of the configuration that a job may set: how newer events are written, and the machine."""
 NO_TRIE = (*WITHOUT_WEIGHTS, "sasrec")
 """Rows that are no language models."""
+OWN_ITEMS = ("most-disliked", "sasrec")
+"""Rows that have learned something of each item by itself, and so know the items of their run alone; the others read
+items that were appended later by their semantic IDs, or by what is done with them."""
 
 
 @dataclass(frozen=True)

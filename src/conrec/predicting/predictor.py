@@ -15,12 +15,13 @@ from conrec import __version__
 from conrec.arrays import Array
 from conrec.artefacts import hash_file
 from conrec.errors import ConfigError, DataError
-from conrec.filtering.catalogue import hash_semantic_ids
 from conrec.items.eligible import LiveItems
+from conrec.items.growth import current_catalogue
+from conrec.items.space import hash_semantic_ids
 from conrec.items.trie import Trie
 from conrec.logs.log import Log
 from conrec.predicting.histories import Histories, read_histories
-from conrec.predicting.job import PredictJob, check, resolved
+from conrec.predicting.job import OWN_ITEMS, PredictJob, check, resolved
 from conrec.predicting.plan import PREDICT_SETS, weights_hash
 from conrec.predicting.pool import Pool, read_pool
 from conrec.predicting.times import far_ahead
@@ -57,13 +58,19 @@ class Predictor:
     def __init__(self, job: PredictJob) -> None:
         self.job = job
         self.config = resolved(job)
-        self.space = Workspace(job.run_folder, self.config)
+        self.space = Workspace(job.run_folder, self.config, grown=job.model not in OWN_ITEMS)
         check(job, self.config)
 
     @cached_property
     def histories(self) -> Histories:
         """The log, and what was read of newer events."""
-        return read_histories(self.job.run_folder, self.job.events, self.config.data)
+        job = self.job
+        found = read_histories(job.run_folder, job.events, self.config.data, self.space.catalogue.items)
+        unknown = current_catalogue(job.run_folder).appended if job.model in OWN_ITEMS else 0
+        if not unknown:
+            return found
+        note = f"note: {job.model!r} knows the items of the run alone, none of the {unknown:,} that were appended"
+        return replace(found, lines=(*found.lines, note))
 
     @property
     def log(self) -> Log:

@@ -109,12 +109,12 @@ def store_of_shards(
             where=str(folder),
             expected=f"at least the {size} that the run stores (prediction.predict_set)",
         )
-    catalogue = FilterCatalogue.load(run_folder)
+    catalogue = FilterCatalogue.load(run_folder, grown=True)
     model = str(made_from["model"])
-    _check_origin(run_folder, plan, model, catalogue.sid_hash)
+    _check_origin(run_folder, plan, model, catalogue)
     sets = _sets(plan, size)
     target = run_folder / "filter" / model
-    old = None if replace and not _readable(target) else _before(target, catalogue.sid_hash)
+    old = None if replace and not _readable(target) else _before(target, catalogue)
     renewed, kept, gone = 0, 0, 0
     if old is not None:
         with old:
@@ -146,21 +146,23 @@ def store_of_shards(
     )
 
 
-def _check_origin(run_folder: Path, plan: Plan, model: str, sid_hash: str) -> None:
+def _check_origin(run_folder: Path, plan: Plan, model: str, catalogue: FilterCatalogue) -> None:
     """Refuse what was predicted with another SID table or other weights than the threshold was calibrated with.
+
+    A table that the catalogue grew from is not another one: its codes name the same items.
 
     Raises:
         ArtefactError: it was, or the row has no threshold.
     """
     made_from = plan.made_from
-    if made_from["semantic IDs"] != sid_hash:
+    if made_from["semantic IDs"] not in (catalogue.sid_hash, *catalogue.earlier):
         raise ArtefactError(
             f"was predicted with the SID table {made_from['semantic IDs'][:12]}…",
             where=str(plan.folder),
-            expected=f"the SID table of this run, {sid_hash[:12]}…",
+            expected=f"the SID table of this run, {catalogue.sid_hash[:12]}…",
             mend=PREDICT_AGAIN,
         )
-    read_threshold(run_folder, model, sid_hash)
+    read_threshold(run_folder, model, catalogue.sid_hash, catalogue.earlier)
     weights = {"weights of this run": weights_hash(run_folder, model)}
     manifest = run_folder / "filter" / f"{model}.manifest.json"
     if manifest.is_file():  # a run that was retrained and not finished still has the threshold of its earlier weights
@@ -186,7 +188,7 @@ def _readable(folder: Path) -> bool:
     return True
 
 
-def _before(folder: Path, sid_hash: str) -> PredictSetStore | None:
+def _before(folder: Path, catalogue: FilterCatalogue) -> PredictSetStore | None:
     """The store that is there.
 
     Raises:
@@ -195,7 +197,7 @@ def _before(folder: Path, sid_hash: str) -> PredictSetStore | None:
     if not (folder / HEADER).is_file():
         return None
     try:
-        return PredictSetStore.open(folder, sid_hash)
+        return PredictSetStore.open(folder, catalogue.sid_hash, catalogue.earlier)
     except ArtefactError as error:
         raise ArtefactError(
             f"the store that is there cannot be compared: {error.found}",

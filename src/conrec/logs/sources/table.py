@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
 
 from conrec.artefacts import hash_file
-from conrec.config import DataConfig, EventColumns
+from conrec.config import DataConfig, EventColumns, ItemColumns
 from conrec.errors import ConfigError
 from conrec.logs.catalogue import clean_items
 from conrec.logs.counts import Counts, FileCounts
@@ -15,7 +16,7 @@ from conrec.logs.files import TextFormat, column_names, read_raw
 from conrec.logs.sources.base import Description, Loaded, Source
 from conrec.logs.validation import clean_events, feedback_column, feedback_names
 
-__all__ = ["SOURCE", "event_columns", "files", "load", "read_events"]
+__all__ = ["SOURCE", "event_columns", "files", "load", "own_item_columns", "read_events", "read_item_file"]
 
 
 def load(config: DataConfig) -> Loaded:
@@ -27,16 +28,40 @@ def load(config: DataConfig) -> Loaded:
     """
     events_path = _path(config.events, "data.events")
     items_path = _path(config.items, "data.items")
-    items_text = _text(config, config.items_separator or config.separator, config.items_header)
-    chosen = config.item_columns
-    optional = (chosen.text, chosen.category, chosen.description, chosen.image)
-    wanted = [chosen.item_id, chosen.title, *(one for one in optional if one is not None)]
-    raw_items = read_raw(items_path, items_text, wanted, "data.item_columns")
-    items, item_counts = clean_items(raw_items, chosen, config)
-
+    items, item_counts = read_item_file(items_path, config)
     events, event_counts = read_events(events_path, config, items)
     hashes = {path.name: hash_file(path) for path in (events_path, items_path)}
     return Loaded("table", events, items, Counts(event_counts, item_counts), hashes)
+
+
+def read_item_file(path: Path, config: DataConfig, known: Collection[str] | None = None) -> tuple[pa.Table, FileCounts]:
+    """The items of a file, schema ITEMS, as ``config`` maps its columns, and their counts.
+
+    Args:
+        path: the file.
+        config: columns, separators.
+        known: item IDs of a catalogue that the file adds to, see `conrec.logs.catalogue.clean_items`.
+
+    Raises:
+        DataError: the file cannot be used as it is.
+    """
+    text = _items_text(config)
+    chosen = config.item_columns
+    optional = (chosen.text, chosen.category, chosen.description, chosen.image)
+    wanted = [chosen.item_id, chosen.title, *(one for one in optional if one is not None)]
+    return clean_items(read_raw(path, text, wanted, "data.item_columns"), chosen, config, known)
+
+
+def own_item_columns(path: Path, config: DataConfig) -> ItemColumns:
+    """The mapping of a file of items in which a column that is not mapped is taken where it has our name.
+
+    Raises:
+        DataError: the file cannot be used as it is.
+    """
+    names = ("text", "category", "description", "image")
+    free = [name for name in names if getattr(config.item_columns, name) is None]
+    there = column_names(path, _items_text(config), free)
+    return config.item_columns.model_copy(update={name: name for name in free if name in there})
 
 
 def read_events(path: Path, config: DataConfig, items: pa.Table) -> tuple[pa.Table, FileCounts]:
@@ -79,6 +104,10 @@ def _path(path: Path | None, key: str) -> Path:
     if path is None:
         raise ConfigError("a table source needs this file", where=key, expected="a path")
     return path.expanduser()
+
+
+def _items_text(config: DataConfig) -> TextFormat:
+    return _text(config, config.items_separator or config.separator, config.items_header)
 
 
 def _text(config: DataConfig, separator: str | None, header: list[str] | None) -> TextFormat:
