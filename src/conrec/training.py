@@ -80,7 +80,7 @@ class Trainer:
         items = np.flatnonzero(space.trained_items)
         titles = [space.titles[item] for item in items]
         backbone = build_backbone(
-            self.config.backbone, space.items.codebook_size, titles, INSTRUCTIONS, self.seed("backbone")
+            self.config.backbone, space.items.semantic_ids.sizes, titles, INSTRUCTIONS, self.seed("backbone")
         )
         backbone.model.to(device_of(self.config))
         prompts = space.prompts(backbone)

@@ -65,7 +65,7 @@ def test_paths_counts_and_children(request: tuple[list[Sid], int, list[set[int]]
     for item, sid in enumerate(sids):
         assert path[item].tolist() == [states_of(trie, sid[: level + 1]) for level in range(3)]
     for level in (0, 1):
-        below = trie.items_below(torch.arange(trie.n_nodes(level)), level)
+        below = trie.sids_below(torch.arange(trie.n_nodes(level)), level)
         assert trie.n_nodes(level) == len({sid[: level + 1] for sid in sids})
         assert torch.equal(below, torch.bincount(path[:, level]))
         children = trie.children(torch.arange(trie.n_nodes(level)), level + 1)

@@ -1,4 +1,4 @@
-"""Collisions, text form, lookups and the file of semantic IDs."""
+"""Text form, lookups and the file of semantic IDs."""
 
 from __future__ import annotations
 
@@ -9,153 +9,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conrec.artefacts import read_parquet, write_parquet
 from conrec.errors import ArtefactError, DataError
+from conrec.items.collisions import most_of_a_first_code
 from conrec.items.semantic_ids import (
     SemanticIds,
     code_name,
-    most_of_a_first_code,
+    level_sizes,
     read_semantic_ids,
-    resolve_collisions,
+    rebuilt_from,
+    sid_keys,
     sid_text,
     write_semantic_ids,
 )
 from conrec.logs.schema import SEMANTIC_IDS
-
-
-def quantise(latents: np.ndarray, codebooks: np.ndarray) -> np.ndarray:
-    """Residual quantisation, spelt out."""
-    codes = np.zeros((len(latents), 3), dtype=np.int32)
-    for item, latent in enumerate(latents):
-        residual = latent.copy()
-        for level in range(3):
-            codes[item, level] = np.argmin(((codebooks[level] - residual) ** 2).sum(axis=1))
-            residual = residual - codebooks[level][codes[item, level]]
-    return codes
-
-
-def resolve_all(codes: np.ndarray, latents: np.ndarray, codebooks: np.ndarray) -> np.ndarray:
-    """Resolution of items that are all of the training period."""
-    return resolve_collisions(codes, latents, codebooks, np.ones(len(codes), dtype=np.bool_))
-
-
-@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 80), st.booleans())
-@settings(max_examples=120, deadline=None)
-def test_every_item_ends_with_a_semantic_id_of_its_own(seed: int, size: int, n: int, identical: bool) -> None:
-    draw = np.random.default_rng(seed)
-    codebooks = draw.normal(size=(3, size, 2)) / np.asarray([1, 2, 4]).reshape(3, 1, 1)
-    latents = np.repeat(draw.normal(size=(1, 2)), n, axis=0) if identical else draw.normal(size=(n, 2))
-    codes = quantise(latents, codebooks)
-    if np.bincount(codes[:, 0]).max() > size * size:
-        with pytest.raises(DataError, match="share the first code"):
-            resolve_all(codes, latents, codebooks)
-        return
-    resolved = resolve_all(codes, latents, codebooks)
-    assert resolved.dtype == np.int32
-    assert len({tuple(row) for row in resolved.tolist()}) == n
-    assert resolved.min() >= 0
-    assert resolved.max() < size
-    # The first code never moves; the second only where its bucket was overfull.
-    assert (resolved[:, 0] == codes[:, 0]).all()
-    for item in np.flatnonzero(resolved[:, 1] != codes[:, 1]):
-        assert (codes[:, :2] == codes[item, :2]).all(axis=1).sum() > size
-    # Every raw code that somebody wanted is kept by one who wanted it.
-    wanted = {tuple(row) for row in codes.tolist()}
-    kept = {tuple(raw) for raw, now in zip(codes.tolist(), resolved.tolist(), strict=True) if raw == now}
-    assert kept == wanted
-    assert np.array_equal(resolved, resolve_all(codes, latents, codebooks))
-
-
-@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(2, 60), st.floats(0.05, 1), st.booleans())
-@settings(max_examples=150, deadline=None)
-def test_later_items_change_no_name_of_a_training_item(
-    seed: int, size: int, n: int, share: float, identical: bool
-) -> None:
-    draw = np.random.default_rng(seed)
-    codebooks = draw.normal(size=(3, size, 2)) / np.asarray([1, 2, 4]).reshape(3, 1, 1)
-    latents = np.repeat(draw.normal(size=(1, 2)), n, axis=0) if identical else draw.normal(size=(n, 2))
-    # No more than can be named, so that no case is thrown away.
-    latents = latents[: size * size]
-    train = draw.random(len(latents)) < share
-    codes = quantise(latents, codebooks)
-    resolved = resolve_collisions(codes, latents, codebooks, train)
-    assert len({tuple(row) for row in resolved.tolist()}) == len(latents)
-    assert (resolved[:, 0] == codes[:, 0]).all()
-    assert resolved.min() >= 0
-    assert resolved.max() < size
-    assert np.array_equal(resolved[train], resolve_all(codes[train], latents[train], codebooks))
-    # A later item is moved only where another item has its raw code.
-    names = {tuple(row) for row in resolved.tolist()}
-    assert {tuple(row) for row in codes.tolist()} <= names
-    training_names = {tuple(row) for row in resolved[train].tolist()}
-    for item in np.flatnonzero(~train & (resolved[:, 1] != codes[:, 1])):
-        bucket = tuple(codes[item, :2])
-        wanting = (codes[~train, :2] == bucket).all(axis=1).sum()
-        assert wanting + sum(name[:2] == bucket for name in training_names) > size
-
-
-def test_a_later_item_that_is_nearer_yields_to_a_training_item() -> None:
-    codebooks = one_dimensional([0.0, 1.0, 3.0])
-    latents = np.asarray([[0.0], [0.4]])
-    codes = quantise(latents, codebooks)
-    assert codes[:, 2].tolist() == [0, 0]
-    assert resolve_collisions(codes, latents, codebooks, np.asarray([True, True]))[:, 2].tolist() == [0, 1]
-    assert resolve_collisions(codes, latents, codebooks, np.asarray([False, True]))[:, 2].tolist() == [1, 0]
-
-
-def test_later_items_leave_a_bucket_that_training_items_fill() -> None:
-    codebooks = np.zeros((3, 2, 1))
-    codebooks[1, :, 0] = [0.0, 10.0]
-    codebooks[2, :, 0] = [0.0, 1.0]
-    codebooks[0, 1, 0] = 100.0
-    latents = np.asarray([[0.0], [0.3], [0.1], [0.2]])
-    codes = quantise(latents, codebooks)
-    train = np.asarray([False, True, True, False])
-    assert resolve_collisions(codes, latents, codebooks, train).tolist() == [[0, 1, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
-
-
-def one_dimensional(last: list[float]) -> np.ndarray:
-    """Codebooks of one dimension whose first two levels are all zero but for far-away codes."""
-    codebooks = np.full((3, len(last), 1), 1000.0)
-    codebooks[:2, 0] = 0.0
-    codebooks[2, :, 0] = last
-    return codebooks
-
-
-def test_the_nearest_keeps_its_code_and_the_others_take_the_nearest_free_one() -> None:
-    codebooks = one_dimensional([0.0, 1.0, 3.0, 9.0])
-    latents = np.asarray([[0.3], [-0.1], [0.2], [1.1]])
-    codes = quantise(latents, codebooks)
-    assert codes[:, 2].tolist() == [0, 0, 0, 1]
-    # Item 1 is nearest to 0.0 and keeps it; 1.0 is kept by item 3; item 2 comes next and takes 3.0, item 0 9.0.
-    assert resolve_all(codes, latents, codebooks)[:, 2].tolist() == [3, 0, 2, 1]
-
-
-def test_an_overfull_bucket_gives_its_farthest_item_to_the_nearest_second_code() -> None:
-    codebooks = np.zeros((3, 2, 1))
-    codebooks[0, :, 0] = [0.0, 100.0]
-    codebooks[1, :, 0] = [0.0, 10.0]
-    codebooks[2, :, 0] = [0.0, 1.0]
-    latents = np.asarray([[0.0], [0.1], [0.4]])
-    codes = quantise(latents, codebooks)
-    assert codes.tolist() == [[0, 0, 0]] * 3
-    # Under second code 1 the residual of item 2 is -9.6, nearest to last code 0.
-    assert resolve_all(codes, latents, codebooks).tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0]]
-
-
-def test_ties_go_to_the_lower_item_and_code() -> None:
-    codebooks = one_dimensional([0.0, 1.0, -1.0])
-    latents = np.zeros((3, 1))
-    assert resolve_all(quantise(latents, codebooks), latents, codebooks)[:, 2].tolist() == [0, 1, 2]
-
-
-def test_more_items_than_names_is_an_error_that_says_what_to_raise() -> None:
-    latents = np.zeros((5, 1))
-    with pytest.raises(DataError, match=r"5 items share the first code 0.*at most 2 × 2 = 4.*rqvae\.codebook_size"):
-        resolve_all(np.zeros((5, 3), dtype=np.int32), latents, np.zeros((3, 2, 1)))
 
 
 def test_text_form() -> None:
@@ -215,3 +85,82 @@ def test_damaged_tables_are_refused(
 def test_reading_semantic_ids_needs_no_torch() -> None:
     code = "import sys, conrec.items.semantic_ids; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+RAW = np.asarray([[1, 2, 0], [1, 2, 0], [0, 3, 3]], dtype=np.int32)
+FOURTH = np.column_stack([RAW, [1, 0, 0]]).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [SemanticIds(RAW, FOURTH, 4, "extra_level", 2), SemanticIds(RAW, RAW, 4, "shared")],
+    ids=["extra", "shared"],
+)
+def test_tables_of_the_other_ways_come_back_as_they_were(table: SemanticIds, tmp_path: Path) -> None:
+    path = tmp_path / "semantic_ids.parquet"
+    write_semantic_ids(path, ["x", "y", "z"], table)
+    _, again = read_semantic_ids(path)
+    assert (again.collisions, again.extra_size, again.sizes) == (table.collisions, table.extra_size, table.sizes)
+    assert np.array_equal(again.codes, RAW)
+    assert np.array_equal(again.resolved, table.resolved)
+    assert again.resolved.dtype == np.int32
+    assert not again.moved.any()
+
+
+def test_the_fourth_level_has_a_letter_and_a_size_of_its_own() -> None:
+    table = SemanticIds(RAW, FOURTH, 4, "extra_level", 2)
+    assert (table.levels, table.sizes, table.shared) == (4, (4, 4, 4, 2), False)
+    assert table.text(0) == "a_1 b_2 c_0 d_1"
+    plain = SemanticIds(RAW, RAW, 4, "shared")
+    assert (plain.levels, plain.sizes, plain.shared) == (3, (4, 4, 4), True)
+    assert level_sizes(4) == (4, 4, 4)
+    assert level_sizes([4, 4, 4, 2]) == (4, 4, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("resolved", "metadata", "message"),
+    [
+        (RAW, {"conrec.collisions": "extra_level"}, "'extra_level', without a fourth level"),
+        (RAW, {"conrec.collisions": "shared", "conrec.extra_size": "2"}, "'shared', with a fourth level"),
+        (RAW, {"conrec.collisions": "random"}, "'random'.*one of nearest, extra_level, shared"),
+        (RAW, {"conrec.collisions": "extra_level", "conrec.extra_size": "2"}, "four codes"),
+        (FOURTH, {"conrec.collisions": "shared"}, "three codes"),
+        (FOURTH, {"conrec.collisions": "extra_level", "conrec.extra_size": "1"}, "level 4: codes from 0 to 1.*to 0"),
+        (FOURTH * [[1], [1], [0]], {"conrec.collisions": "extra_level", "conrec.extra_size": "2"}, "row 2.*raw codes"),
+        (FOURTH * [1, 1, 1, 0], {"conrec.collisions": "extra_level", "conrec.extra_size": "2"}, "share their resolved"),
+        (RAW * [[1], [1], [0]], {"conrec.collisions": "shared"}, r"row 2.*\[0, 3, 3\], resolved to \[0, 0, 0\]"),
+    ],
+)
+def test_tables_that_are_not_what_they_say_are_refused(
+    resolved: np.ndarray, metadata: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "semantic_ids.parquet"
+    columns = {"item_id": ["x", "y", "z"], "codes": RAW.tolist(), "resolved_codes": resolved.tolist()}
+    table = pa.table(columns, schema=SEMANTIC_IDS)
+    write_parquet(path, table.replace_schema_metadata({"conrec.codebook_size": "4", **metadata}))
+    with pytest.raises(ArtefactError, match=message):
+        read_semantic_ids(path)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2), st.integers(0, 6)), min_size=1))
+def test_keys_are_in_the_order_of_the_codes_and_tell_them_apart(rows: list[tuple[int, int, int, int]]) -> None:
+    keys = sid_keys(np.asarray(rows), (3, 3, 3, 7)).tolist()
+    assert [row for _, row in sorted(zip(keys, rows, strict=True))] == sorted(rows)
+    assert len(set(keys)) == len(set(rows))
+
+
+def test_more_combinations_than_a_number_can_hold_are_refused() -> None:
+    with pytest.raises(DataError, match=r"65535, 65535, 65535, 65535 codes.*2\^63"):
+        sid_keys(np.zeros((1, 4), dtype=np.int32), (65535,) * 4)
+
+
+def test_embeddings_are_rebuilt_from_either_codes(ids: SemanticIds) -> None:
+    class Sums:
+        def rebuild(self, codes: np.ndarray) -> np.ndarray:
+            assert codes.shape[1] == 3
+            return codes.sum(axis=1, keepdims=True).astype(np.float32)
+
+    assert rebuilt_from(Sums(), ids)[:, 0].tolist() == [3, 3, 6]
+    assert rebuilt_from(Sums(), ids, "resolved")[:, 0].tolist() == [3, 4, 6]
+    fourth = SemanticIds(RAW, FOURTH, 4, "extra_level", 2)
+    assert np.array_equal(rebuilt_from(Sums(), fourth, "resolved"), rebuilt_from(Sums(), fourth))

@@ -6,21 +6,21 @@ import torch
 
 
 def plain_log_probabilities(backbone, prompt, codes, eligible):
-    """Log-probability of each of the three codes of one item, over codes that lead to an eligible item.
+    """Log-probability of each of the codes of one item, over codes that lead to an eligible item.
 
     Args:
         backbone: the model.
         prompt: token ids.
-        codes: three codes.
-        eligible: set of code triples.
+        codes: its three or four codes.
+        eligible: set of the codes of eligible items.
     """
     logs = []
-    for level in range(3):
+    for level in range(len(codes)):
         prefix = tuple(codes[:level])
         ids = prompt + [backbone.code_offset[depth] + code for depth, code in enumerate(prefix)]
         logits = backbone.model(torch.tensor([ids])).logits[0, -1]
-        row = logits[backbone.code_offset[level] : backbone.code_offset[level] + backbone.codebook_size]
-        allowed = sorted({triple[level] for triple in eligible if triple[:level] == prefix})
+        row = logits[backbone.code_offset[level] : backbone.code_offset[level] + backbone.sizes[level]]
+        allowed = sorted({one[level] for one in eligible if one[:level] == prefix})
         logs.append(row[codes[level]] - torch.logsumexp(row[allowed], 0))
     return torch.stack(logs)
 

@@ -1,7 +1,8 @@
 """The trie restricted to what may be returned: a live catalogue for all, and each request's own blocked items.
 
 Neither restriction builds the trie again. A prefix under which no item is left is not allowed either, so
-that every allowed path ends at an item that may be returned.
+that every allowed path ends at an item that may be returned. Where items share a semantic ID, it is allowed as long as
+one of them may be returned, and `EligibleTrie.expanded` names them.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ class LiveItems:
         trie: the whole catalogue.
         items: bool [items], which are live; all by default.
         prior: float [items], added to an item's log-probability by the beam search (not by sampling): the
-            logarithm of a popularity, a business rule; none by default. An item at -inf is not live.
+            logarithm of a popularity, a business rule; none by default. An item at -inf is not live. Of live items that
+            share a semantic ID, the largest prior holds for all.
 
     Attributes:
-        n_live: number of live items.
+        n_live: number of semantic IDs with a live item: of live items, where each has its own.
         has_prior: whether items have a prior.
 
     Raises:
@@ -44,8 +46,9 @@ class LiveItems:
                 raise DataError(
                     f"{len(given)} values", where=f"live {name}", expected=f"one for each of {trie.n_items} items"
                 )
-        self.n_live, self.has_prior = trie.n_items, prior is not None
-        self._below: tuple[Tensor, ...] | None = None  # live items below each state, where not all are live
+        self.n_live, self.has_prior = trie.n_sids, prior is not None
+        self._live: Tensor | None = None  # bool [items]; None: all
+        self._below: tuple[Tensor, ...] | None = None  # live semantic IDs below each state, where not all are live
         self._prior: tuple[Tensor, ...] | None = None  # largest prior below each state
         if items is None and prior is None:
             return
@@ -58,20 +61,30 @@ class LiveItems:
                 raise DataError("a prior is NaN or +inf", where="live prior", expected="numbers, or -inf for never")
             live = live & ~value.isneginf()
             value = value.masked_fill(~live, -torch.inf)
-            best = [torch.full((trie.n_nodes(level),), -torch.inf, device=trie.device) for level in (0, 1)]
-            for level in (0, 1):
-                best[level].scatter_reduce_(0, path[:, level], value, "amax")
-            self._prior = (best[0], best[1], value)
-        below = [torch.zeros(trie.n_nodes(level), dtype=torch.int64, device=trie.device) for level in (0, 1)]
-        for level in (0, 1):
-            below[level].index_add_(0, path[:, level], live.long())
-        self._below = (below[0], below[1], live.long())
-        self.n_live = int(live.sum())
+            best = [torch.full((trie.n_nodes(level),), -torch.inf, device=trie.device) for level in range(trie.levels)]
+            for level, one in enumerate(best):
+                one.scatter_reduce_(0, path[:, level], value, "amax")
+            self._prior = tuple(best)
+        self._live = live
+        # A semantic ID counts once, at the first of its items.
+        there = torch.zeros(trie.n_items, dtype=torch.int64, device=trie.device)
+        there[path[live, -1]] = 1
+        below = [
+            torch.zeros(trie.n_nodes(level), dtype=torch.int64, device=trie.device) for level in range(trie.levels - 1)
+        ]
+        for level, one in enumerate(below):
+            one.index_add_(0, path[:, level], there)
+        self._below = (*below, there)
+        self.n_live = int(there.sum())
+
+    def has(self, item: Int64[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
+        """Whether each item is live."""
+        return torch.ones_like(item, dtype=torch.bool) if self._live is None else self._live[item]
 
     def below(self, state: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n"]:
-        """How many live items lie under each state after the code of ``level``; 0 for -1."""
+        """How many semantic IDs with a live item lie under each state after the code of ``level``; 0 for -1."""
         if self._below is None:
-            return self.trie.items_below(state, level)
+            return self.trie.sids_below(state, level)
         return torch.where(state >= 0, self._below[level][state.clamp(min=0)], 0)
 
     def only(self, state: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n"]:
@@ -110,16 +123,21 @@ class EligibleTrie:
                 where="blocked items",
                 expected=f"from 0 to {self.trie.n_items - 1}, or -1",
             )
-        self._gone, self._n_gone = self._emptied(blocked.to(self.trie.device))
+        blocked = blocked.to(self.trie.device)
+        self._blocked = blocked if self.trie.shared else None
+        self._gone, self._n_gone = self._emptied(blocked)
 
     def _emptied(self, blocked: Tensor) -> tuple[list[Tensor], Tensor]:
         """For each level, sorted keys ``row * edges + edge`` of the edges that a request's blocked items empty."""
         row = torch.arange(self.rows, device=blocked.device)[:, None].expand_as(blocked)[blocked >= 0]
         item = blocked[blocked >= 0]
         last = self.trie.levels - 1
-        alive = self.live.only(item, last) >= 0
+        alive = self.live.has(item)
+        row, item = row[alive], item[alive]
         ends = self.trie.n_edges(last)
-        key = torch.unique(row[alive] * ends + self.trie.edges_of(item[alive])[:, last])
+        if self.trie.shared:
+            row, item = self._exhausted(row, item)
+        key = torch.unique(row * ends + self.trie.edges_of(item)[:, last])
         row = key // ends
         way = self.trie.edges_of(self.trie.reached(key % ends, last))
         gone = []
@@ -130,6 +148,49 @@ class EligibleTrie:
             gone.append(keys[count == self.live.below(self.trie.reached(keys % edges, level), level)])
         gone.append(key)
         return gone, torch.bincount(row, minlength=self.rows)
+
+    def _exhausted(self, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Of live items that requests block, those whose semantic ID has no live item left for the request."""
+        items = self.trie.n_items
+        pair = torch.unique(row * items + item)
+        sid = pair // items * items + self.trie.first_of(pair % items)
+        sid, count = torch.unique(sid, return_counts=True)
+        others, of_each = self.trie.items_of(sid % items)
+        place = torch.arange(len(sid), device=sid.device).repeat_interleave(of_each)
+        live = torch.zeros_like(count).index_add_(0, place, self.live.has(others).long())
+        sid = sid[count == live]
+        return sid // items, sid % items
+
+    def expanded(
+        self, item: Int64[Tensor, "B K"], score: Float[Tensor, "B K"]
+    ) -> tuple[Int64[Tensor, "B K"], Float[Tensor, "B K"]]:
+        """Lists of semantic IDs as lists of items: in place of each its eligible items, in the order of the catalogue.
+
+        Args:
+            item: the first item of each semantic ID, as a search finds them, -1 for none, distinct in each row.
+            score: of each.
+
+        Returns:
+            The first K items of each row, -1 behind the last, and the scores of their semantic IDs, -inf behind the
+            last. The same lists where every item has a semantic ID of its own.
+        """
+        if self._blocked is None:
+            return item, score
+        row, place = (item >= 0).nonzero(as_tuple=True)
+        every, count = self.trie.items_of(item[row, place])
+        row, place = row.repeat_interleave(count), place.repeat_interleave(count)
+        blocked = self._blocked + torch.arange(self.rows, device=item.device)[:, None] * self.trie.n_items
+        wanted = row * self.trie.n_items + every
+        free = self.live.has(every) & ~torch.isin(wanted, blocked[self._blocked >= 0])
+        row, place, every = row[free], place[free], every[free]
+        # Their numbers within each row, which stand one behind the other.
+        begins = torch.searchsorted(row, torch.arange(self.rows, device=item.device))
+        rank = torch.arange(len(row), device=item.device) - begins[row]
+        listed = rank < item.shape[1]
+        row, place, every, rank = row[listed], place[listed], every[listed], rank[listed]
+        items, scores = torch.full_like(item, -1), torch.full_like(score, -torch.inf)
+        items[row, rank], scores[row, rank] = every, score[row, place]
+        return items, scores
 
     def root(self) -> Int64[Tensor, "B 1"]:
         """The state before any code."""
@@ -154,20 +215,21 @@ class EligibleTrie:
 
     def mask(self, state: Int64[Tensor, "B n"], level: int) -> Bool[Tensor, "B n codes"]:
         """Which codes may follow each state."""
-        return dense(self.children(state, level), self.trie.codebook_size)
+        return dense(self.children(state, level), self.trie.sizes[level])
 
     def step(self, state: Int64[Tensor, "B n"], code: Int64[Tensor, "B n"], level: int) -> Int64[Tensor, "B n"]:
         """The state after a code; after the last level, the item."""
         return self.trie.step(state, code, level)
 
     def eligible_counts(self) -> Int64[Tensor, " B"]:
-        """How many items each request may return."""
+        """How many semantic IDs each request may return: as many items, where each has its own."""
         return self.live.n_live - self._n_gone
 
     def select(self, rows: Int64[Tensor, " n"]) -> EligibleTrie:
         """The trie of some of the requests, each named once, in the given order."""
         chosen = copy(self)
         chosen.rows = len(rows)
+        chosen._blocked = None if self._blocked is None else self._blocked[rows]
         place = torch.full((self.rows,), -1, dtype=torch.int64, device=rows.device)
         place[rows] = torch.arange(len(rows), device=rows.device)
         chosen._n_gone = self._n_gone[rows]

@@ -1,7 +1,7 @@
 """The table of semantic IDs: raw codes, resolved codes, their text form and their file. NumPy only.
 
-Raw codes are what the RQ-VAE says; rebuilt embeddings (and so rewards and filter) come from them alone.
-Resolved codes are the names that the language model speaks: every item has one of its own.
+Raw codes are what the quantiser says; rebuilt embeddings (and so rewards and filter) come from them alone.
+Resolved codes are the names that the language model speaks: see `conrec.items.collisions` for how they are found.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Float32, Int, Int64
 
 from conrec.arrays import Array
 from conrec.artefacts import read_parquet, write_parquet
@@ -23,19 +24,27 @@ from conrec.logs.schema import SEMANTIC_IDS
 __all__ = [
     "LETTERS",
     "LEVELS",
+    "Collisions",
+    "Rebuilds",
     "SemanticIds",
     "code_name",
-    "most_of_a_first_code",
+    "level_sizes",
     "read_semantic_ids",
-    "resolve_collisions",
+    "rebuilt_from",
+    "sid_keys",
     "sid_text",
     "write_semantic_ids",
 ]
 
+Collisions = Literal["nearest", "extra_level", "shared"]
+"""How items of the same raw codes are told apart, see `conrec.config.SemanticIdsConfig`."""
 LEVELS = 3
-LETTERS = "abc"
+"""Levels of the quantiser; resolved codes have one more with ``extra_level``."""
+LETTERS = "abcd"
 """One letter a level, as in the paper: an item reads ``a_5 b_2 c_9``."""
 _SIZE_KEY = b"conrec.codebook_size"
+_COLLISIONS_KEY = b"conrec.collisions"
+_EXTRA_KEY = b"conrec.extra_size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +52,67 @@ class SemanticIds:
     """Semantic IDs of a catalogue, rows in the order of the catalogue.
 
     Attributes:
-        codes: int32 [items, 3], as the RQ-VAE quantised them; several items may share a row.
-        resolved: int32 [items, 3], every row different; equal to ``codes`` where an item kept its codes.
-        codebook_size: codes per level; all codes are in [0, codebook_size).
+        codes: int32 [items, 3], as the quantiser gave them; several items may share a row.
+        resolved: int32 [items, 3 or 4]. ``nearest``: every row different, equal to ``codes`` where an item kept its
+            codes. ``extra_level``: every row different, ``codes`` and a fourth code. ``shared``: ``codes``.
+        codebook_size: codes per level; codes of the first three levels are in [0, codebook_size).
+        collisions: how the resolved codes were found.
+        extra_size: codes of the fourth level, None where there is none; its codes are in [0, extra_size).
     """
 
     codes: Array
     resolved: Array
     codebook_size: int
+    collisions: Collisions = "nearest"
+    extra_size: int | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Codes of each level of the resolved codes."""
+        return (self.codebook_size,) * LEVELS + (() if self.extra_size is None else (self.extra_size,))
+
+    @property
+    def levels(self) -> int:
+        """Levels of the resolved codes: three, or four with ``extra_level``."""
+        return len(self.sizes)
+
+    @property
+    def shared(self) -> bool:
+        """Whether several items may have the same resolved codes."""
+        return self.collisions == "shared"
+
+    @property
     def moved(self) -> Array:
-        """Whether the resolved codes differ from the raw ones, bool [items]."""
-        moved: Array = (self.codes != self.resolved).any(axis=1)
+        """Whether the first three resolved codes differ from the raw ones, bool [items]."""
+        moved: Array = (self.codes != self.resolved[:, :LEVELS]).any(axis=1)
         return moved
 
     def text(self, item: int) -> str:
         """Text form of an item's resolved codes: ``a_5 b_2 c_9``."""
         return sid_text(self.resolved[item].tolist())
+
+
+@runtime_checkable
+class Rebuilds(Protocol):
+    """What of a quantiser `rebuilt_from` needs."""
+
+    def rebuild(self, codes: Int[Array, "n 3"]) -> Float32[Array, "n d"]:
+        """Embeddings less the mean of the training items, from codes."""
+        ...
+
+
+def rebuilt_from(
+    quantiser: Rebuilds, ids: SemanticIds, which: Literal["raw", "resolved"] = "raw"
+) -> Float32[Array, "items d"]:
+    """Embeddings rebuilt from the raw codes (as rewards and filter have them) or from the resolved ones, centred.
+
+    The second says how far the move to a free code takes an item away. A fourth code is no codeword: of resolved codes
+    the first three are decoded, so that both are the same unless ``collisions`` is ``nearest``.
+    """
+    return quantiser.rebuild(ids.codes if which == "raw" else np.ascontiguousarray(ids.resolved[:, :LEVELS]))
 
 
 def code_name(level: int, code: int) -> str:
@@ -72,191 +121,107 @@ def code_name(level: int, code: int) -> str:
 
 
 def sid_text(codes: Iterable[int]) -> str:
-    """Text form of three codes: ``a_5 b_2 c_9``."""
+    """Text form of the codes of an item: ``a_5 b_2 c_9``."""
     return " ".join(code_name(level, code) for level, code in enumerate(codes))
 
 
-def resolve_collisions(
-    codes: Int[Array, "items 3"],
-    latents: Float[Array, "items latent"],
-    codebooks: Float[Array, "3 codebook latent"],
-    train_items: Bool[Array, " items"],
-) -> Int32[Array, "items 3"]:
-    """Give every item a semantic ID of its own, as near to its raw codes as there is room.
+def level_sizes(sizes: int | Sequence[int]) -> tuple[int, ...]:
+    """Codes of each level; one number stands for three levels of so many."""
+    return (sizes,) * LEVELS if isinstance(sizes, int) else tuple(sizes)
 
-    The items of the training period come first, among themselves; the others share what is then free. So the
-    names that models are trained on do not depend on items that came later. Within each of the two groups:
 
-    Of the items that share all three codes the one nearest to its last codeword keeps them. The others, nearest
-    first, take the nearest free last code under the same first two. Where more items share the first two codes
-    than there are last codes left, those of "the others" that are farthest take the nearest second code with room
-    and, after all items that were there before, the nearest free last code under it. "Near" is the squared
-    distance of the item's residual at that level to the codeword; ties go to the lower item and code.
-
-    Args:
-        codes: raw codes.
-        latents: what was quantised: the encoder's output for each item.
-        codebooks: codewords of each level.
-        train_items: items with an event in the training period.
+def sid_keys(codes: Int[Array, "rows levels"], sizes: Sequence[int]) -> Int64[Array, " rows"]:
+    """One number for each row of codes, in lexicographic order; meaningless for codes out of range.
 
     Raises:
-        DataError: more items share a first code than the two levels below it can name.
+        DataError: there are more combinations than an int64 can number.
     """
-    _check_room(codes, codebooks.shape[1])
-    latents, codebooks = latents.astype(np.float64), codebooks.astype(np.float64)
-    resolved = codes.astype(np.int64)
-    taken = np.empty(0, dtype=np.int64)
-    for group in (train_items, ~train_items):
-        resolved[group] = _place(resolved[group], latents[group], codebooks, taken)
-        taken = np.union1d(taken, _keys(resolved[group], codebooks.shape[1]))
-    return resolved.astype(np.int32)
-
-
-def most_of_a_first_code(codes: Int[Array, "items 3"]) -> int:
-    """Items of the fullest first code; the two levels below can name the square of the codebook size."""
-    return int(np.bincount(codes[:, 0]).max(initial=0))
+    combinations = 1
+    for size in sizes:
+        combinations *= size
+    if combinations >= 1 << 63:
+        raise DataError(
+            f"levels of {', '.join(map(str, sizes))} codes",
+            where="semantic IDs",
+            expected="fewer than 2^63 combinations",
+            mend="Lower rqvae.codebook_size.",
+        )
+    key = codes[:, 0].astype(np.int64)
+    for level, size in enumerate(sizes[1:], start=1):
+        key = key * size + codes[:, level]
+    return key
 
 
 def write_semantic_ids(path: Path, item_ids: Sequence[str], ids: SemanticIds) -> None:
-    """Write ``semantic_ids.parquet``: item_id, codes, resolved_codes, and the codebook size in its metadata."""
-    table = pa.table(
-        {"item_id": list(item_ids), "codes": ids.codes.tolist(), "resolved_codes": ids.resolved.tolist()},
-        schema=SEMANTIC_IDS,
-    )
-    write_parquet(path, table.replace_schema_metadata({_SIZE_KEY: str(ids.codebook_size)}))
+    """Write ``semantic_ids.parquet``: item_id, codes, resolved_codes.
+
+    Its metadata says ``conrec.codebook_size``, ``conrec.collisions`` (`SemanticIds.collisions`) and, where there is a
+    fourth level, ``conrec.extra_size``, the number of its codes: the size of the largest group that it tells apart.
+    """
+    columns = {"item_id": list(item_ids), "codes": _lists(ids.codes), "resolved_codes": _lists(ids.resolved)}
+    table = pa.table(columns, schema=SEMANTIC_IDS)
+    metadata = {_SIZE_KEY: str(ids.codebook_size), _COLLISIONS_KEY: str(ids.collisions)}
+    if ids.extra_size is not None:
+        metadata[_EXTRA_KEY] = str(ids.extra_size)
+    write_parquet(path, table.replace_schema_metadata(metadata))
 
 
 def read_semantic_ids(path: Path) -> tuple[tuple[str, ...], SemanticIds]:
-    """Item IDs and their semantic IDs, as `write_semantic_ids` wrote them.
+    """Item IDs and their semantic IDs, as `write_semantic_ids` wrote them; files without a policy are ``nearest``.
 
     Raises:
-        ArtefactError: the file is missing, damaged, or holds codes that are not three per item, out of range
-            or shared after resolution.
+        ArtefactError: the file is missing, damaged, or holds codes that are not three per item (four of the resolved
+            ones with a fourth level), out of range, or resolved otherwise than its metadata says.
     """
     table = read_parquet(path, SEMANTIC_IDS)
     metadata = pq.read_schema(path).metadata or {}
     if _SIZE_KEY not in metadata:
         raise ArtefactError(f"its metadata has no {_SIZE_KEY.decode()!r}", where=str(path))
-    size = int(metadata[_SIZE_KEY])
-    columns: list[Array] = []
-    for name in ("codes", "resolved_codes"):
-        column = table[name].combine_chunks()
-        if column.null_count or set(column.value_lengths().to_pylist()) - {LEVELS}:
-            raise ArtefactError("a row does not have three codes", where=f"{path}, column {name}", expected="3 codes")
-        codes = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, LEVELS).astype(np.int32)
-        if len(codes) and not (codes.min() >= 0 and codes.max() < size):
-            raise ArtefactError(
-                f"codes from {codes.min()} to {codes.max()}",
-                where=f"{path}, column {name}",
-                expected=f"codes from 0 to {size - 1}",
-            )
-        columns.append(codes)
-    if len(np.unique(_keys(columns[1], size))) < len(columns[1]):
-        raise ArtefactError("two items share their resolved codes", where=str(path), expected="distinct codes")
-    return tuple(table["item_id"].to_pylist()), SemanticIds(columns[0], columns[1], size)
-
-
-def _keys(codes: Array, size: int) -> Array:
-    """One int64 for each row of codes, in lexicographic order."""
-    wide = codes.astype(np.int64)
-    return (wide[:, 0] * size + wide[:, 1]) * size + wide[:, 2]
-
-
-def _distances(point: Array, codebook: Array) -> Array:
-    """Squared distance of one point to each codeword."""
-    return np.asarray(((codebook - point) ** 2).sum(axis=1))
-
-
-def _check_room(codes: Array, size: int) -> None:
-    if (most := most_of_a_first_code(codes)) > size * size:
-        raise DataError(
-            f"{most} items share the first code {int(np.bincount(codes[:, 0]).argmax())}",
-            where="semantic IDs",
-            expected=f"at most {size} × {size} = {size * size}, as many as two levels of {size} codes can name",
-            mend="Raise rqvae.codebook_size, which may be as large as the number of items of the training period.",
+    collisions = metadata.get(_COLLISIONS_KEY, b"nearest").decode()
+    if collisions not in get_args(Collisions) or (_EXTRA_KEY in metadata) != (collisions == "extra_level"):
+        raise ArtefactError(
+            f"its metadata says {collisions!r}, {'with' if _EXTRA_KEY in metadata else 'without'} a fourth level",
+            where=str(path),
+            expected=f"one of {', '.join(get_args(Collisions))}, a fourth level with extra_level alone",
         )
+    size = int(metadata[_SIZE_KEY])
+    extra = int(metadata[_EXTRA_KEY]) if _EXTRA_KEY in metadata else None
+    raw = _column(table, "codes", (size,) * LEVELS, path)
+    resolved = _column(table, "resolved_codes", (size,) * LEVELS + (() if extra is None else (extra,)), path)
+    ids = SemanticIds(raw, resolved, size, collisions, extra)
+    if collisions != "nearest" and ids.moved.any():
+        row = int(ids.moved.argmax())
+        raise ArtefactError(
+            f"row {row} has the codes {raw[row].tolist()}, resolved to {resolved[row].tolist()}",
+            where=str(path),
+            expected=f"the raw codes kept, as always with {collisions}",
+        )
+    if not ids.shared and len(np.unique(sid_keys(resolved, ids.sizes))) < len(ids):
+        raise ArtefactError("two items share their resolved codes", where=str(path), expected="distinct codes")
+    return tuple(table["item_id"].to_pylist()), ids
 
 
-def _place(codes: Array, latents: Array, codebooks: Array, taken: Array) -> Array:
-    """Resolve one group of items beside the semantic IDs ``taken``, as `resolve_collisions` says.
-
-    Args:
-        codes: int64 [items, 3], raw codes.
-        latents: float64 [items, latent].
-        codebooks: float64 [3, codebook, latent].
-        taken: int64 [taken], keys of the semantic IDs that other items have, distinct and sorted.
-
-    Returns:
-        Resolved codes, int64 [items, 3].
-    """
-    size = codebooks.shape[1]
-    resolved = codes.copy()
-    residual = latents - codebooks[0][resolved[:, 0]]
-    guest = _move_to_second_codes_with_room(resolved, residual, codebooks, taken)
-    residual = residual - codebooks[1][resolved[:, 1]]
-    resolved[guest, 2] = [np.argmin(_distances(residual[item], codebooks[2])) for item in guest]
-    distance = ((residual - codebooks[2][resolved[:, 2]]) ** 2).sum(axis=1)
-    late = np.zeros(len(codes), dtype=np.bool_)
-    late[guest] = True
-    # First come the items of the bucket itself, then its guests; nearest first; then by item.
-    order = np.lexsort((np.arange(len(codes)), distance, late))
-    keys = _keys(resolved, size)
-    own = order[: len(order) - len(guest)]
-    own = own[~np.isin(keys[own], taken)]
-    _, keepers = np.unique(keys[own], return_index=True)
-    keeps = np.zeros(len(codes), dtype=np.bool_)
-    keeps[own[keepers]] = True
-    kept = np.sort(np.concatenate([taken, keys[keeps]]))
-    full: dict[int, Array] = {}
-    for item in order[~keeps[order]]:
-        bucket = int(keys[item] // size)
-        if bucket not in full:
-            full[bucket] = np.zeros(size, dtype=np.bool_)
-            first, last = np.searchsorted(kept, [bucket * size, (bucket + 1) * size])
-            full[bucket][kept[first:last] % size] = True
-        free = np.where(full[bucket], np.inf, _distances(residual[item], codebooks[2]))
-        resolved[item, 2] = np.argmin(free)
-        full[bucket][resolved[item, 2]] = True
-    return resolved
+def _lists(codes: Array) -> pa.ListArray:
+    """Rows of codes as lists, without a Python object for each."""
+    offsets = np.arange(len(codes) + 1, dtype=np.int32) * codes.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(codes.astype(np.int32).ravel()))
 
 
-def _move_to_second_codes_with_room(resolved: Array, residual: Array, codebooks: Array, taken: Array) -> Array:
-    """Empty overfull (c1, c2) buckets down to the last codes that are left in them, in place.
-
-    Args:
-        resolved: int64 [items, 3], changed in its second column.
-        residual: float64 [items, latent], residual at the second level.
-        codebooks: float64 [3, codebook, latent].
-        taken: int64 [taken], keys of semantic IDs that are not to be had.
-
-    Returns:
-        The items that were moved, int64 [moved], in the order of moving.
-    """
-    size = codebooks.shape[1]
-    buckets, bucket_of, counts = np.unique(
-        resolved[:, 0] * size + resolved[:, 1], return_inverse=True, return_counts=True
-    )
-    there, already = np.unique(taken // size, return_counts=True)
-    count = dict(zip(there.tolist(), already.tolist(), strict=True))
-    room = np.asarray([size - count.get(bucket, 0) for bucket in buckets.tolist()], dtype=np.int64)
-    for bucket, more in zip(buckets.tolist(), np.minimum(counts, room).tolist(), strict=True):
-        count[bucket] = count.get(bucket, 0) + more
-    moving: list[tuple[float, int]] = []
-    for overfull in np.flatnonzero(counts > room):
-        items = np.flatnonzero(bucket_of == overfull)
-        last = residual[items] - codebooks[1][resolved[items, 1]] - codebooks[2][resolved[items, 2]]
-        distance = (last**2).sum(axis=1)
-        nearest_first = np.lexsort((items, distance))
-        _, first = np.unique(resolved[items[nearest_first], 2], return_index=True)
-        owners = nearest_first[first]
-        shares = np.ones(len(items), dtype=np.bool_)
-        shares[owners] = np.isin(_keys(resolved[items[owners]], size), taken)
-        leaving = np.lexsort((items, distance, shares))[room[overfull] :]
-        moving += zip(distance[leaving].tolist(), items[leaving].tolist(), strict=True)
-    moving.sort()
-    for _, item in moving:
-        base = int(resolved[item, 0]) * size
-        full = np.asarray([count.get(base + code, 0) >= size for code in range(size)])
-        resolved[item, 1] = np.argmin(np.where(full, np.inf, _distances(residual[item], codebooks[1])))
-        count[base + int(resolved[item, 1])] = count.get(base + int(resolved[item, 1]), 0) + 1
-    return np.asarray([item for _, item in moving], dtype=np.int64)
+def _column(table: pa.Table, name: str, sizes: tuple[int, ...], path: Path) -> Array:
+    """Codes of one column, int32 [items, levels], checked."""
+    column = table[name].combine_chunks()
+    if column.null_count or (column.value_lengths().to_numpy(zero_copy_only=False) != len(sizes)).any():
+        number = {3: "three", 4: "four"}[len(sizes)]
+        raise ArtefactError(
+            f"a row does not have {number} codes", where=f"{path}, column {name}", expected=f"{len(sizes)} codes"
+        )
+    codes: Array = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, len(sizes)).astype(np.int32)
+    outside = (codes < 0) | (codes >= np.asarray(sizes))
+    if outside.any():
+        level = int(outside.any(axis=0).argmax())
+        raise ArtefactError(
+            f"codes from {codes[:, level].min()} to {codes[:, level].max()}",
+            where=f"{path}, column {name}, level {level + 1}",
+            expected=f"codes from 0 to {sizes[level] - 1}",
+        )
+    return codes

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from conrec.config import BackboneConfig
 from conrec.errors import ConfigError, MissingExtraError
-from conrec.items.semantic_ids import LETTERS
+from conrec.items.semantic_ids import LETTERS, LEVELS, level_sizes
 
 try:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -50,13 +50,14 @@ class Backbone:
 
     Attributes:
         model: a `transformers` causal LM.
-        tokenizer: its tokenizer, with one token for every code, ``<a_0>`` … ``<c_63>``.
-        codebook_size: codes per level.
+        tokenizer: its tokenizer, with one token for every code, ``<a_0>`` … ``<c_63>`` (and ``<d_0>`` …).
+        codebook_size: codes of each of the first three levels.
         code_offset: token id of code 0 of each level; the codes of a level are contiguous.
         disliked: token id of the sign before a disliked item, and the cue for the next one.
         liked: token id of the sign before a liked item.
         pad: token id for padding.
         precision: numbers in which the model multiplies, see `autocast`.
+        extra_size: codes of a fourth level, None where there is none.
     """
 
     model: Any
@@ -67,6 +68,12 @@ class Backbone:
     liked: int
     pad: int
     precision: Literal["float32", "bfloat16"] = "float32"
+    extra_size: int | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Codes of each level."""
+        return (self.codebook_size,) * LEVELS + (() if self.extra_size is None else (self.extra_size,))
 
     def autocast(self) -> torch.autocast:
         """A context for forward passes in the backbone's precision; its weights stay what they are.
@@ -89,7 +96,7 @@ class Backbone:
         is more than its matrix, for instance because it carries an adapter, is asked whole.
         """
         head = self.model.get_output_embeddings()
-        rows = slice(self.code_offset[level], self.code_offset[level] + self.codebook_size)
+        rows = slice(self.code_offset[level], self.code_offset[level] + self.sizes[level])
         with torch.autocast(hidden.device.type, enabled=False):
             if type(head) is not torch.nn.Linear:
                 logits: Tensor = head(hidden.to(self.model.dtype))[..., rows]
@@ -104,8 +111,8 @@ class Backbone:
         row is read once for each hidden state, a row of the matrix once for all.
         """
         head = self.model.get_output_embeddings()
-        width, size = codes.shape[-1], hidden.shape[-1]
-        sparse = width * FEW <= self.codebook_size and width * size <= 4 * self.codebook_size
+        width, size, of_level = codes.shape[-1], hidden.shape[-1], self.sizes[level]
+        sparse = width * FEW <= of_level and width * size <= 4 * of_level
         if not sparse or type(head) is not torch.nn.Linear:
             return self.head(hidden, level).gather(-1, codes)
         rows = codes + self.code_offset[level]
@@ -136,22 +143,23 @@ class Backbone:
 
 
 def build_backbone(
-    config: BackboneConfig, codebook_size: int, titles: Sequence[str], instructions: Sequence[str], seed: int
+    config: BackboneConfig, sizes: int | Sequence[int], titles: Sequence[str], instructions: Sequence[str], seed: int
 ) -> Backbone:
     """The untrained model of a run.
 
     Args:
         config: a name or folder of a causal LM, or the sizes of a Qwen3 model from scratch.
-        codebook_size: codes per level.
+        sizes: codes of each level; one number for three levels of so many.
         titles: titles of the training items; a tokenizer from scratch is trained on them.
         instructions: the fixed sentences of all prompts; each becomes few tokens.
         seed: of the weights.
     """
+    sizes = level_sizes(sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.name is None:
             tokenizer = _train_tokenizer(titles, instructions, config.vocabulary)
-            tokens = _add_tokens(tokenizer, codebook_size)
+            tokens = _add_tokens(tokenizer, sizes)
             model = Qwen3ForCausalLM(
                 Qwen3Config(
                     vocab_size=len(tokenizer),
@@ -171,46 +179,49 @@ def build_backbone(
             )
         else:
             tokenizer, model = _from_hub(config.name)
-            tokens = _add_tokens(tokenizer, codebook_size)
+            tokens = _add_tokens(tokenizer, sizes)
             # Padded vocabularies already have spare rows; only too small a matrix grows.
             if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
                 model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
-    return _wrap(model, tokenizer, codebook_size, tokens)
+    return _wrap(model, tokenizer, sizes, tokens)
 
 
-def load_backbone(folder: Path, codebook_size: int, device: torch.device | str = "cpu") -> Backbone:
-    """Read a folder that `Backbone.save` wrote."""
+def load_backbone(folder: Path, sizes: int | Sequence[int], device: torch.device | str = "cpu") -> Backbone:
+    """Read a folder that `Backbone.save` wrote; ``sizes`` as in `build_backbone`."""
+    sizes = level_sizes(sizes)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
     )
-    return _wrap(model.to(device), tokenizer, codebook_size, _token_names(codebook_size))
+    return _wrap(model.to(device), tokenizer, sizes, _token_names(sizes))
 
 
-def load_tokens(folder: Path, codebook_size: int) -> Backbone:
+def load_tokens(folder: Path, sizes: int | Sequence[int]) -> Backbone:
     """The same without weights (they are on the device "meta"), for engines that hold the model themselves."""
+    sizes = level_sizes(sizes)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-    return _wrap(model, tokenizer, codebook_size, _token_names(codebook_size))
+    return _wrap(model, tokenizer, sizes, _token_names(sizes))
 
 
-def _token_names(codebook_size: int) -> list[str]:
-    return [DISLIKED, LIKED] + [f"<{letter}_{code}>" for letter in LETTERS for code in range(codebook_size)]
+def _token_names(sizes: tuple[int, ...]) -> list[str]:
+    levels = zip(LETTERS, sizes, strict=False)
+    return [DISLIKED, LIKED] + [f"<{letter}_{code}>" for letter, size in levels for code in range(size)]
 
 
-def _add_tokens(tokenizer: Any, codebook_size: int) -> list[str]:
-    names = _token_names(codebook_size)
+def _add_tokens(tokenizer: Any, sizes: tuple[int, ...]) -> list[str]:
+    names = _token_names(sizes)
     tokenizer.add_tokens([AddedToken(name, normalized=False, special=False) for name in names])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return names
 
 
-def _wrap(model: Any, tokenizer: Any, codebook_size: int, names: list[str]) -> Backbone:
+def _wrap(model: Any, tokenizer: Any, sizes: tuple[int, ...], names: list[str]) -> Backbone:
     ids = tokenizer.convert_tokens_to_ids(names)
-    offsets = [ids[2 + level * codebook_size] for level in range(len(LETTERS))]
-    expected = [offset + code for offset in offsets for code in range(codebook_size)]
+    offsets = [ids[2 + sum(sizes[:level])] for level in range(len(sizes))]
+    expected = [offset + code for offset, size in zip(offsets, sizes, strict=True) for code in range(size)]
     if ids[2:] != expected:
         raise ConfigError("the tokenizer does not hold the semantic-ID tokens in one stretch", where="backbone")
     for scaling in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
@@ -231,7 +242,9 @@ def _wrap(model: Any, tokenizer: Any, codebook_size: int, names: list[str]) -> B
             where="backbone.name",
             mend="The token tree needs full attention; take a model without a sliding window.",
         )
-    return Backbone(model, tokenizer, codebook_size, tuple(offsets), ids[0], ids[1], tokenizer.pad_token_id)
+    extra = sizes[LEVELS] if len(sizes) > LEVELS else None
+    signs = ids[0], ids[1], tokenizer.pad_token_id
+    return Backbone(model, tokenizer, sizes[0], tuple(offsets), *signs, extra_size=extra)
 
 
 def _from_hub(name: str) -> tuple[Any, Any]:

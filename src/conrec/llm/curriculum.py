@@ -135,7 +135,7 @@ def clean(
     The paper cleans later data with the earlier model and augments a sample whose generation is too
     similar to a future positive, without saying how. Here the generations that are too similar, and are
     not themselves future negatives, join the sample's FPS, so that the penalty reaches them at full
-    strength, and the sample is seen twice.
+    strength, and the sample is seen twice. (A generation is a future negative where its semantic ID is one's.)
 
     Args:
         backbone: the earlier model.
@@ -159,7 +159,8 @@ def clean(
             items = beam_search(backbone, prompts, trie, CLEAN_BEAMS, certified=False).item
             near = stage.reward.nearest(items.clamp(min=0), list(batch.fps)) > similarity
             for row, beams, close in zip(rows.tolist(), items.cpu().numpy(), near.cpu().numpy(), strict=True):
-                offending = np.setdiff1d(beams[close & (beams >= 0)], samples.gts[row])
+                wanted = stage.trie.first_of(torch.from_numpy(samples.gts[row].astype(np.int64)).to(items.device))
+                offending = np.setdiff1d(beams[close & (beams >= 0)], wanted.cpu().numpy())
                 if len(offending):
                     found[row] = offending.tolist()
             tick(len(rows))

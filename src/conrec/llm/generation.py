@@ -3,6 +3,9 @@
 Every output is an eligible catalogue item; none is returned twice, also when fewer items than beams are
 eligible. Since a prefix is at least as probable as anything below it, a list is proved to be the exact top K
 as soon as no prefix left unexpanded scores above its last item; until then, just those prefixes are expanded.
+
+What is searched are semantic IDs. Where items share them, a list names the first item of each, and
+`conrec.items.eligible.EligibleTrie.expanded` the others: at least as many items, for each has one that is eligible.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ class Beams:
     """The K best items that were found for each of B prompts.
 
     Attributes:
-        item: int64 [B, K], in descending order of score, -1 behind the last.
+        item: int64 [B, K], in descending order of score, -1 behind the last; of a shared semantic ID the first item.
         score: float32 [B, K], log-probability of the item (plus its prior, where items have one), -inf behind
             the last.
         proved: bool [B], whether no other eligible item has a higher score than the last one listed.
@@ -66,7 +69,7 @@ def beam_search(
         prompts: B prompts of any lengths.
         trie: the eligible items of each.
         k: items per prompt; may exceed what is eligible.
-        width: prefixes read after the first and after the second code before anything is decided; by default k.
+        width: prefixes of each length read before anything is decided; by default k.
             Where they lead to fewer than min(k, eligible) items, the next best are read too.
         certified: go on until every list is proved. With trained models that costs little; the flatter the
             model's distributions, the more of the catalogue has to be read (`Beams.nodes` tells).
@@ -161,7 +164,7 @@ class _Pool:
 class _Search:
     """Expands the most probable prefixes of many requests at once.
 
-    For every request there are two pools of prefixes that the model has not read yet, of one code and of two.
+    For every request there is a pool of prefixes that the model has not read yet for each number of codes but the last.
     """
 
     def __init__(self, backbone: Backbone, tree: TokenTree, trie: EligibleTrie, k: int, normalise: Normalise) -> None:
@@ -169,7 +172,7 @@ class _Search:
         device, rows = tree.root.device, trie.rows
         root = torch.zeros(rows, 1, dtype=tree.root.dtype, device=device)
         first = self._below(tree.root[:, None], trie.root(), root, -1, 0)
-        self._pools = [first, first.map(lambda one: one[:, :0])]
+        self._pools = [first, *(first.map(lambda one: one[:, :0]) for _ in range(trie.trie.levels - 2))]
         self._item = torch.full((rows, k), -1, dtype=torch.int64, device=device)
         self._score = torch.full((rows, k), -torch.inf, dtype=first.score.dtype, device=device)
         self._nodes = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -189,9 +192,9 @@ class _Search:
         self._item, self._score, self._nodes = self._item[rows], self._score[rows], self._nodes[rows]
 
     def expand(self, limit: int) -> None:
-        """Read the best prefixes of one code, then the best of two, at most ``limit`` of each a request."""
-        for level in (0, 1):
-            best = self._pools[level].best(self._score[:, -1], limit)
+        """Read the best prefixes of one code, then the best of two and so on, at most ``limit`` of each a request."""
+        for level, pool in enumerate(self._pools):
+            best = pool.best(self._score[:, -1], limit)
             if best is None:
                 continue
             step = max(1, CELLS // (self.trie.rows * self.trie.trie.widest(level + 1)))
@@ -202,12 +205,13 @@ class _Search:
     def _read(self, prefixes: _Pool, level: int) -> None:
         """Let the model read prefixes of ``level`` + 1 codes, and put what follows where it belongs."""
         tokens = prefixes.code + self.backbone.code_offset[level]
-        hidden = self.tree.extend((tokens, prefixes.parent), keep=level == 0)
+        inner = level + 1 < len(self._pools)  # what follows has further codes behind it
+        hidden = self.tree.extend((tokens, prefixes.parent), keep=inner)
         self._nodes += (prefixes.state >= 0).sum(1)
-        below = self._below(hidden, prefixes.state, prefixes.score, self._kept if level == 0 else -1, level + 1)
-        if level == 0:
+        below = self._below(hidden, prefixes.state, prefixes.score, self._kept if inner else -1, level + 1)
+        if inner:
             self._kept += tokens.shape[1]
-            self._pools[1] = self._pools[1].joined(below)
+            self._pools[level + 1] = self._pools[level + 1].joined(below)
         else:
             score, place = torch.cat([self._score, below.bound], 1).topk(self.k, dim=1)
             self._item, self._score = torch.cat([self._item, below.state], 1).gather(1, place), score

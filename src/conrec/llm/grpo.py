@@ -1,7 +1,7 @@
 """The objective of group relative policy optimisation: what a group of rollouts says about each of them.
 
 For every context G items are drawn from the policy. An item's advantage is its reward less the mean of its group;
-the policy raises the log-probability of its three codes in proportion, within a clipped ratio, and is held back by KL.
+the policy raises the log-probability of its codes in proportion, within a clipped ratio, and is held back by KL.
 Three variants, by `conrec.config.GrpoConfig.loss`:
 
 * ``grpo`` (DeepSeekMath, arXiv 2402.03300, eq. 3, as CoNRec has it in Stage 3): the advantage is divided by the group's
@@ -11,10 +11,11 @@ Three variants, by `conrec.config.GrpoConfig.loss`:
 * ``dapo`` (arXiv 2503.14476, eq. 8): `clip_high` above 1, one mean over all codes of all rollouts, and groups of one
   reward are no part of the average. The paper draws new prompts in their place; here the average is over fewer.
 
-Every completion here has three codes, so that the mean over a rollout's codes, the mean over all codes and the sum
-over a constant of three are one and the same: ``dr_grpo`` differs from ``grpo`` in the standard deviation alone, and
-``dapo`` in the upper bound and in flat groups alone; with one update a rollout the ratio is 1, no bound acts, and
-``dapo`` differs in flat groups alone. Both papers drop KL; here its weight is the stage's in any variant.
+Every completion has the same number of codes T, three or four, so that the mean over a rollout's codes, the mean over
+all codes and the sum over a constant of T are one and the same: ``dr_grpo`` differs from ``grpo`` in the standard
+deviation alone, and ``dapo`` in the upper bound and in flat groups alone; with one update a rollout the ratio is 1, no
+bound acts, and ``dapo`` differs in flat groups alone. Both papers drop KL; here its weight is the stage's in any
+variant.
 
 Departures from the formulas, each for a reason:
 
@@ -103,16 +104,16 @@ def judge(rewards: Float[Tensor, "B G"], weight: Float[Tensor, "B G"], config: G
 
 
 def grpo_loss(
-    policy: Float[Tensor, "B G 3"],
-    rollout: Float[Tensor, "B G 3"],
-    reference: Float[Tensor, "B G 3"],
+    policy: Float[Tensor, "B G levels"],
+    rollout: Float[Tensor, "B G levels"],
+    reference: Float[Tensor, "B G levels"],
     judgement: Judgement,
     config: GrpoConfig,
     kl_weight: float,
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """The clipped objective with KL of each context, as a loss; every code of a rollout is one token.
 
-    ``- sum_i share_i 1/3 sum_t ( min(ratio A_i, clip(ratio, 1 - low, 1 + high) A_i) - beta KL )`` with
+    ``- sum_i share_i 1/T sum_t ( min(ratio A_i, clip(ratio, 1 - low, 1 + high) A_i) - beta KL )`` with
     ``ratio = exp(policy - rollout)`` and ``KL = exp(reference - policy) - (reference - policy) - 1``, an estimate of
     KL(policy || reference) per code that is never negative. The loss of a step is the sum over its contexts divided by
     the number of those that are ``counted``; contexts that are not have loss 0. Nothing else binds two contexts, so

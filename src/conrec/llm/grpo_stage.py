@@ -154,7 +154,7 @@ def _draw(
     samples: RewardSamples,
     seeds: Int64[Tensor, " B"],
     config: GrpoConfig,
-) -> tuple[Float[Tensor, "B G 3"], _Drawn]:
+) -> tuple[Float[Tensor, "B G levels"], _Drawn]:
     """The policy's log-probabilities of its rollouts, with gradient, and what they are judged by."""
     prompts, trie = stage.inputs(samples)
     with backbone.autocast():

@@ -107,14 +107,14 @@ def log_probabilities(
     backbone: Backbone,
     prompts: Sequence[Sequence[int]],
     trie: EligibleTrie,
-    codes: Int64[Tensor, "B G 3"],
+    codes: Int64[Tensor, "B G levels"],
     *,
     normalise: Normalise = "allowed",
     padding: Padding = "right",
-) -> Float[Tensor, "B G 3"]:
+) -> Float[Tensor, "B G levels"]:
     """Log-probability of each code of given items, with gradient where it is enabled.
 
-    The prompt and the distinct first and second codes are one row of the token tree; nothing is read twice.
+    The prompt and the distinct prefixes of the codes are one row of the token tree; nothing is read twice.
 
     Args:
         backbone: the model.
@@ -127,30 +127,26 @@ def log_probabilities(
     Returns:
         float32; -inf from the first code on that the trie does not allow.
     """
-    first, of_first = distinct(codes[..., 0])
-    second, of_second = distinct(of_first * backbone.codebook_size + codes[..., 1])
-    parents = second.div(backbone.codebook_size, rounding_mode="floor")
-    second_code = second % backbone.codebook_size
-    tree = read(backbone, prompts, trie, padding)
-    hidden = tree.extend(
-        (first + backbone.code_offset[0], torch.full_like(first, -1)),
-        (second_code + backbone.code_offset[1], parents),
-        keep=False,
-    )
     root = trie.root()
-    first_state = trie.step(root.expand_as(first).contiguous(), first, 0)
-    second_state = trie.step(first_state.gather(1, parents), second_code, 1)
-    whole = torch.zeros_like(of_first)
-    split = first.shape[1]
-    levels = (
-        (tree.root[:, None], root, whole),
-        (hidden[:, :split], first_state, of_first),
-        (hidden[:, split:], second_state, of_second),
-    )
+    # Of the prompt and then of the prefixes of each length: where they stand, and which of them each item's codes pass.
+    states, passed = [root], [torch.zeros_like(codes[..., 0])]
+    layers: list[tuple[Tensor, Tensor]] = []
+    begin = 0  # of the prefixes one code shorter among all nodes
+    for level, size in enumerate(backbone.sizes[:-1]):
+        branch, index = distinct(passed[-1] * size + codes[..., level])
+        parent, code = branch.div(size, rounding_mode="floor"), branch % size
+        above = torch.full_like(parent, -1) if level == 0 else parent + begin
+        begin += 0 if level == 0 else layers[-1][0].shape[1]
+        layers.append((code + backbone.code_offset[level], above))
+        states.append(trie.step(states[-1].gather(1, parent), code, level))
+        passed.append(index)
+    tree = read(backbone, prompts, trie, padding)
+    hidden = tree.extend(*layers, keep=False).split([tokens.shape[1] for tokens, _ in layers], dim=1)
+    nodes = (tree.root[:, None], *hidden)
     return torch.stack(
         [
-            _of_code(next_codes(backbone, nodes, trie, state, level, normalise), index, codes[..., level])
-            for level, (nodes, state, index) in enumerate(levels)
+            _of_code(next_codes(backbone, nodes[level], trie, state, level, normalise), index, codes[..., level])
+            for level, (state, index) in enumerate(zip(states, passed, strict=True))
         ],
         dim=-1,
     )

@@ -50,7 +50,7 @@ class _Request:
         prompt: its token ids.
         k: items wanted.
         wanted: items that make the list long enough: k, or fewer where fewer are eligible.
-        unread: heaps of prefixes of one and of two codes.
+        unread: heaps of prefixes, of one code, of two and so on.
         found: heap of the k best items, (score, item negated).
         nodes: prefixes that were asked for.
     """
@@ -58,7 +58,7 @@ class _Request:
     prompt: list[int]
     k: int
     wanted: int
-    unread: tuple[list[_Prefix], list[_Prefix]] = field(default_factory=lambda: ([], []))
+    unread: tuple[list[_Prefix], ...]
     found: list[tuple[float, int]] = field(default_factory=list)
     nodes: int = 0
 
@@ -121,7 +121,7 @@ def search(
         prompts: B prompts.
         trie: the eligible items of each, on the CPU, without priors.
         k: items per prompt.
-        width: prefixes read after the first and after the second code before anything is decided; by default k.
+        width: prefixes of each length read before anything is decided; by default k.
             Where they lead to fewer than min(k, eligible) items, the next best are read too.
         certified: go on until every list is proved to be exact.
         budget: once this many prefixes are read for a prompt, no further round begins for it: its list stays as it
@@ -132,12 +132,16 @@ def search(
     """
     limit = first_round(k, width, budget)
     wanted = trie.eligible_counts().clamp(max=k).tolist()
-    requests = [_Request(list(prompt), k, most) for prompt, most in zip(prompts, wanted, strict=True)]
+    lengths = range(trie.trie.levels - 1)
+    requests = [
+        _Request(list(prompt), k, most, tuple([] for _ in lengths))
+        for prompt, most in zip(prompts, wanted, strict=True)
+    ]
     _read(engine, code_offset, trie, requests, [[(0.0, (), 0)] if one.wanted else [] for one in requests], 0)
     active = requests
     while active := [one for one in active if not one.done(certified, budget)]:
         chosen = {id(one) for one in active}
-        for level in (0, 1):
+        for level in lengths:
             taken = [one.take(level, limit) if id(one) in chosen else [] for one in requests]
             _read(engine, code_offset, trie, requests, taken, level + 1)
         limit = max(limit, FURTHER)

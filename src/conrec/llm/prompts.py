@@ -1,7 +1,7 @@
 """One function builds each prompt, for supervised training, rollouts and generation alike.
 
 A history is written as signed semantic IDs in time order; the cue ``<disliked>`` ends the prompt and
-its answer is the three codes of an item:
+its answer is the three codes of an item (four, where a fourth level tells apart those that collide):
 
     What will this user not want next? <liked><a_5><b_2><c_9><disliked><a_1><b_7><c_3> … <disliked>
 
@@ -51,23 +51,24 @@ class PromptBuilder:
 
     Args:
         backbone: for its tokens.
-        codes: int [items, 3], the resolved codes of each item.
+        codes: int [items, levels], the resolved codes of each item.
         config: caps on what a prompt shows.
     """
 
-    def __init__(self, backbone: Backbone, codes: Int[Array, "items 3"], config: PromptConfig) -> None:
+    def __init__(self, backbone: Backbone, codes: Int[Array, "items levels"], config: PromptConfig) -> None:
         self.config = config
         self.backbone = backbone
-        self._sid = (codes + np.asarray(backbone.code_offset)).astype(np.int64)
+        self._sid: Array = (codes + np.asarray(backbone.code_offset)).astype(np.int64)
+        self._levels = len(backbone.sizes)
         self._instruction = {text: backbone.text_ids(text) for text in INSTRUCTIONS}
 
     @property
     def longest(self) -> int:
         """Tokens of the longest prompt about a history."""
-        return len(self._instruction[NEXT]) + 4 * self.config.max_events + 1
+        return len(self._instruction[NEXT]) + (1 + self._levels) * self.config.max_events + 1
 
     def sid(self, item: int) -> list[int]:
-        """The three tokens of an item's semantic ID."""
+        """The tokens of an item's semantic ID."""
         ids: list[int] = self._sid[item].tolist()
         return ids
 
@@ -109,7 +110,7 @@ class PromptBuilder:
             sign = self.backbone.disliked if feedback == NEGATIVE else self.backbone.liked
             ids += [sign, *self._sid[log.item[event]].tolist()]
             alone = position == 0 or log.timestamp[events[position - 1]] < log.timestamp[event]
-            target += [False] + [position >= trained_from and feedback in signs and bool(alone)] * 3
+            target += [False] + [position >= trained_from and feedback in signs and bool(alone)] * self._levels
         return Stretch(ids, target)
 
     def choice(self, options: Sequence[int]) -> list[int]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from conrec.arrays import Array
 from conrec.config import Context
@@ -55,11 +53,11 @@ class GenerativeRecommender:
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item."""
 
-        def search(prompts: list[list[int]], blocked: Int64[Tensor, "B M"]) -> Beams:
+        def search(prompts: list[list[int]], trie: EligibleTrie) -> Beams:
             return beam_search(
                 self.backbone,
                 prompts,
-                EligibleTrie(self.pool or self.trie, blocked),
+                trie,
                 k,
                 certified=self.certified,
                 budget=self.budget,
@@ -67,7 +65,8 @@ class GenerativeRecommender:
             )
 
         batches = self._batches(log, queries, "generating")
-        return ranked(search, batches, log, queries, k, history_eligible, self.budget if self.certified else None)
+        budget = self.budget if self.certified else None
+        return ranked(search, batches, self.pool or self.trie, log, queries, k, history_eligible, budget)
 
     def score(self, log: Log, queries: Queries, candidates: Array) -> Array:
         """See `conrec.recommender.Recommender.score`; the score is the log-probability of the item."""
@@ -112,19 +111,24 @@ def batches_of(
 
 
 def ranked(
-    search: Callable[[list[list[int]], Int64[Tensor, "B M"]], Beams],
+    search: Callable[[list[list[int]], EligibleTrie], Beams],
     batches: Iterable[tuple[Array, list[list[int]]]],
+    catalogue: Trie | LiveItems,
     log: Log,
     queries: Queries,
     k: int,
     history_eligible: bool,
     budget: int | None,
 ) -> Ranking:
-    """The lists that a search finds for all queries, batch by batch.
+    """The lists that a search finds for all queries, batch by batch: k distinct items each, if so many are eligible.
+
+    Where items share a semantic ID, it is searched while one of them is eligible, and the list names those that are in
+    its place, in the order of the catalogue, each with its score.
 
     Args:
-        search: lists of k items, from prompts and the items that each must not return (-1: none).
+        search: lists of k semantic IDs, from prompts and what each may return.
         batches: see `batches_of`.
+        catalogue: of what the lists are.
         log: for what is not eligible.
         queries: all of them.
         k: items per list.
@@ -136,9 +140,12 @@ def ranked(
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
     unproved = 0
     for rows, prompts in batches:
-        beams = search(prompts, blocked_items(log, queries.user[rows], queries.timestamp[rows], history_eligible))
+        blocked = blocked_items(log, queries.user[rows], queries.timestamp[rows], history_eligible)
+        trie = EligibleTrie(catalogue, blocked)
+        beams = search(prompts, trie)
         unproved += int((~beams.proved).sum())
-        items[rows], scores[rows] = beams.item.cpu().numpy(), beams.score.cpu().numpy()
+        listed, score = trie.expanded(beams.item, beams.score)
+        items[rows], scores[rows] = listed.cpu().numpy(), score.cpu().numpy()
     if budget is not None and unproved:
         console.print(
             f"        {unproved} of {len(queries)} lists are not proved exact: prediction.node_budget "

@@ -28,9 +28,9 @@ class Rollouts:
 
     Attributes:
         item: int64 [B, G]; -1 where nothing could be drawn: no item is eligible, or fewer than G and none is drawn
-            twice.
-        codes: int64 [B, G, 3], 0 where there is no item.
-        log_probability: float32 [B, G, 3], of each code given those before it, over allowed codes; with the
+            twice. Where items share a semantic ID, the first of them: what is drawn is the semantic ID.
+        codes: int64 [B, G, levels], 0 where there is no item.
+        log_probability: float32 [B, G, levels], of each code given those before it, over allowed codes; with the
             graph of the policy where gradients are enabled; 0 where there is no item.
         weight: float32 [B, G], w such that ``sum_i w_i f(item_i)`` estimates the mean of f under the policy
             without bias: 1 / G with replacement, p / q without; 0 where there is no item.

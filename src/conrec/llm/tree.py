@@ -2,7 +2,8 @@
 
 With three codes of output and hundreds of tokens of prompt, almost all work is the prompt. So the
 prompt is read once; then first codes and second codes follow in the same row, each attending to the
-prompt and to its own parent, at the position its depth gives. The third code is never fed back.
+prompt and to its own parent, at the position its depth gives. The last code is never fed back; where there
+is a fourth, third codes follow as the second ones do.
 Beams, rollouts and the scores of given candidates all run on this tree, with or without gradient.
 """
 

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
-from torch import Tensor
+from jaxtyping import Float
 
 from conrec.arrays import Array
 from conrec.config import Context, PromptConfig
@@ -63,7 +62,7 @@ class VllmEngine:
 
         Args:
             folder: what `conrec.llm.backbone.Backbone.save` wrote.
-            codebook_size: codes per level, for ``max_logprobs``.
+            codebook_size: codes of the largest level, for ``max_logprobs``.
             options: further arguments of `vllm.LLM`, such as ``tensor_parallel_size`` or ``dtype``.
 
         Raises:
@@ -179,18 +178,18 @@ class VllmRecommender:
         Raises:
             MissingExtraError: vLLM is not installed.
         """
-        engine = VllmEngine.load(folder, trie.codebook_size, **options)
+        engine = VllmEngine.load(folder, max(trie.sizes), **options)
         trie = trie.to("cpu")
-        prompts = PromptBuilder(load_tokens(folder, trie.codebook_size), trie.codes.numpy(), config)
+        prompts = PromptBuilder(load_tokens(folder, trie.sizes), trie.codes.numpy(), config)
         return cls(engine, prompts, trie, context, certified)
 
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item."""
         offsets = self.prompts.backbone.code_offset
 
-        def find(prompts: list[list[int]], blocked: Int64[Tensor, "B M"]) -> Beams:
-            trie = EligibleTrie(self.pool or self.trie, blocked)
+        def find(prompts: list[list[int]], trie: EligibleTrie) -> Beams:
             return search(self.engine, offsets, prompts, trie, k, certified=self.certified, budget=self.budget)
 
         batches = batches_of(self.prompts, self.context, log, queries, PROMPTS, "generating with vLLM")
-        return ranked(find, batches, log, queries, k, history_eligible, self.budget if self.certified else None)
+        budget = self.budget if self.certified else None
+        return ranked(find, batches, self.pool or self.trie, log, queries, k, history_eligible, budget)
