@@ -138,6 +138,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Overrides by size: `tiny` runs on two cores in minutes, `paper` has the paper's sizes."""
 
+_PATHS = (
+    (("data",), ("folder", "events", "items", "cache")),
+    (("encoder",), ("cache",)),
+    (("encoder", "image"), ("folder",)),
+)
+"""Sections that name files and folders, and their keys."""
+
 
 def load_config(preset: str = "tiny", file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Resolve preset, file and overrides into one configuration.
@@ -171,16 +178,23 @@ def dump_config(config: Config) -> str:
 
 
 def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """The same values with the paths of the data section made absolute, relative ones below ``base``."""
-    data = values.get("data")
-    if not isinstance(data, Mapping):
-        return dict(values)
-    paths = {
-        key: str((base / Path(data[key]).expanduser()).resolve())
-        for key in ("folder", "events", "items", "cache")
-        if isinstance(data.get(key), (str, Path))
-    }
-    return {**values, "data": {**data, **paths}}
+    """The same values with the paths of `_PATHS` made absolute, relative ones below ``base``."""
+    result = dict(values)
+    for section, keys in _PATHS:
+        inner: Any = result
+        for name in section:
+            inner = inner.get(name) if isinstance(inner, Mapping) else None
+        if not isinstance(inner, Mapping):
+            continue
+        changed: dict[str, Any] = {
+            key: str((base / Path(inner[key]).expanduser()).resolve())
+            for key in keys
+            if isinstance(inner.get(key), (str, Path))
+        }
+        for name in reversed(section):
+            changed = {name: changed}
+        result = _merged(result, changed)
+    return result
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

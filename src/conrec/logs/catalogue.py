@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -61,7 +62,8 @@ def clean_items(
     ids, there = ids_of(raw, columns.item_id)
     refusals.refuse(~there, "empty item id", lambda row: f"title {title[row]!r}")
     category = _categories(raw, columns.category, config.category_separator)
-    text, description, image = (_texts(raw, one) for one in (columns.text, columns.description, columns.image))
+    text, description = (_texts(raw, one) for one in (columns.text, columns.description))
+    image = _images(raw, columns.image)
     names = ids.to_pylist()
     rows: list[dict[str, Any]] = [
         {
@@ -129,7 +131,7 @@ def _merge(raw: Raw, rows: list[dict[str, Any]], refusals: Refusals) -> None:
             key = differing[0]
             raise DataError(
                 f"the item {name!r} is listed twice and its two rows disagree: {raw.at(other)} has the {key} "
-                f"{rows[other][key]!r}, {raw.at(row)} has {rows[row][key]!r}",
+                f"{_short(rows[other][key])}, {raw.at(row)} has {_short(rows[row][key])}",
                 where=raw.place(row),
                 expected="one row an item",
                 mend="Delete one of the two rows.",
@@ -142,6 +144,23 @@ def _texts(raw: Raw, column: str | None) -> list[str]:
     if column is None:
         return [""] * raw.table.num_rows
     return [re.sub(r"\s+", " ", one or "").strip() for one in strings_of(raw, column).to_pylist()]
+
+
+def _images(raw: Raw, column: str | None) -> list[str]:
+    """Paths and addresses as they are, bytes of image files as data URIs; empty where there is none."""
+    if column is None:
+        return [""] * raw.table.num_rows
+    kind = raw.table[column].type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)):
+        return [(one or "").strip() for one in strings_of(raw, column).to_pylist()]
+    files = raw.table[column].to_pylist()
+    return [f"data:application/octet-stream;base64,{b64encode(one).decode()}" if one else "" for one in files]
+
+
+def _short(value: object) -> str:
+    """A value in an error; an image's bytes would fill pages."""
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"
 
 
 def _categories(raw: Raw, column: str | None, separator: str) -> list[list[str]]:

@@ -18,22 +18,24 @@ class ImageConfig(Settings):
     """Embeddings of the items' images."""
 
     model: str | None = None
-    """A CLIP or SigLIP model that sentence-transformers loads, by name or folder; None: images are not read."""
+    """A CLIP or SigLIP model that sentence-transformers loads, by name or folder; None: images are not read.
+    Items without an image that can be read have their text's vector from the same model in its place."""
     weight: Weight = 1.0
     """Weight of the image vectors beside the others."""
     joint: bool = False
-    """Whether the model reads an item's text and image together; false: the image alone, and the text where there is
-    no image that can be read."""
+    """Whether an item's vector is of its text and image together: as one input where the model takes that, else the
+    normalised sum of the vectors of both; false: of the image alone."""
     folder: Path | None = None
-    """Relative paths of images are below this folder; None: below the working folder."""
+    """Relative paths of images are below this folder; None: below the working folder. Where it is given, items are
+    embedded again when a file in it changes."""
     addresses: bool = False
-    """Whether http and https addresses are fetched; false: they count as missing."""
+    """Whether http and https addresses are fetched; false: they count as not read."""
     max_bytes: Positive = 20_000_000
-    """Files larger than this are refused unread."""
+    """Larger files are not read."""
     max_pixels: Positive = 50_000_000
-    """Images of more pixels than this are refused before they are unpacked."""
+    """Images of more pixels are refused before they are unpacked. (Pillow itself refuses more than 89 million.)"""
     timeout_seconds: Rate = 10.0
-    """How long an address may take to answer."""
+    """How long an address may take to answer, and then to send the rest."""
     batch_size: Positive = 32
 
 
