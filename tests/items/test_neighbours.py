@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from conrec.items import neighbours
-from conrec.items.neighbours import QUERIES, neighbour_hits, queries_of
+from conrec.items.neighbours import ASKED_WHOLE, QUERIES, neighbour_hits, queries_of
 
 
 def top_sets(similarity: np.ndarray, query: int, nearest: int) -> list[frozenset[int]]:
@@ -77,8 +77,8 @@ def test_signs_of_zero_are_equal() -> None:
 
 
 def test_a_large_catalogue_is_asked_by_a_seeded_sample() -> None:
-    assert queries_of(QUERIES, 0).tolist() == list(range(QUERIES))
-    some = queries_of(QUERIES + 500, 3)
+    assert queries_of(ASKED_WHOLE, 0).tolist() == list(range(ASKED_WHOLE))
+    some = queries_of(ASKED_WHOLE + 1, 3)
     assert len(np.unique(some)) == QUERIES
-    assert np.array_equal(some, queries_of(QUERIES + 500, 3))
-    assert not np.array_equal(some, queries_of(QUERIES + 500, 4))
+    assert np.array_equal(some, queries_of(ASKED_WHOLE + 1, 3))
+    assert not np.array_equal(some, queries_of(ASKED_WHOLE + 1, 4))

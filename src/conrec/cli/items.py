@@ -21,11 +21,6 @@ __all__ = ["items_app"]
 items_app = typer.Typer(help="Semantic IDs of a run.", no_args_is_help=True)
 
 
-@items_app.callback()
-def _group() -> None:
-    """Semantic IDs of a run."""
-
-
 @items_app.command("diagnose")
 def items_diagnose(
     run_folder: RunFolder,
@@ -40,16 +35,18 @@ def items_diagnose(
 ) -> None:
     """Say how evenly the codes are used, what collides, and what the codes keep of the embeddings."""
     config = config_of(run_folder)
-    from conrec.items.diagnose import diagnose  # noqa: PLC0415  (torch is loaded only where it is needed)
+    from conrec.items.diagnose import diagnose  # noqa: PLC0415
     from conrec.items.diagnose import stability as stability_of  # noqa: PLC0415
-    from conrec.workspace import Workspace, device_of  # noqa: PLC0415
+    from conrec.logs.prepare import read_prepared  # noqa: PLC0415
 
-    space, folder = Workspace(run_folder, config), run_folder / "items"
-    items, seed = space.prepared.items, derive(config.run.seed, "items")
-    found = diagnose(folder, items, space.trained_items, seed, titles)
+    prepared, folder, seed = read_prepared(run_folder), run_folder / "items", derive(config.run.seed, "items")
+    trained = prepared.trained_items()
+    found = diagnose(folder, prepared.items, trained, seed, titles)
     listings = diagnostics_listings(found)
     if stability:
-        stable = stability_of(folder, items, space.trained_items, config, seed, device_of(config))
+        from conrec.workspace import device_of  # noqa: PLC0415  (loads every model's code)
+
+        stable = stability_of(folder, prepared.items, trained, config, seed, device_of(config))
         found, listings = {**found, "stability": stable}, [*listings, *stability_listings(stable)]
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")

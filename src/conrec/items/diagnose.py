@@ -15,7 +15,7 @@ from conrec.config import Config
 from conrec.errors import ArtefactError
 from conrec.items.diagnostics import describe_items
 from conrec.items.purity import TITLES
-from conrec.items.semantic_ids import LEVELS
+from conrec.items.semantic_ids import rebuilt_from
 from conrec.items.space import SEMANTIC_IDS_FILE, ItemSpace, read_items
 
 __all__ = ["STABILITY", "diagnose", "quantiser_hash", "read_embeddings", "stability"]
@@ -44,7 +44,7 @@ def diagnose(
 
     space, embeddings = _read(folder, items)
     model = RqVae.load(folder / QUANTISER)
-    from_resolved = model.rebuild(space.semantic_ids.resolved[:, :LEVELS])
+    from_resolved = rebuilt_from(model, space.semantic_ids, "resolved")
     centred = embeddings - model.mean.cpu().numpy()
     return describe_items(
         space.semantic_ids, centred, space.rebuilt, from_resolved, train_items, items, seed, shown_titles

@@ -16,6 +16,9 @@ from conrec.logs.titles import titles_of
 
 __all__ = ["alike", "collisions", "describe_items", "entropy_ratio", "gini", "perplexity", "unit_rows", "use_of_codes"]
 
+_CHUNK = 8192
+"""Rows that are scaled at once."""
+
 
 def describe_items(
     ids: SemanticIds,
@@ -61,7 +64,7 @@ def describe_items(
         return {name: float(one.mean()) if len(one) else None for name, one in inside.items()}
 
     everything = np.arange(len(ids))
-    cosines = [(original * one).sum(axis=1, dtype=np.float64) for one in (raw, resolved)]
+    cosines = [np.einsum("id,id->i", original, one, dtype=np.float64) for one in (raw, resolved)]
     queries = queries_of(len(ids), seed)
     nearest = min(NEAREST, len(ids) - 1)
     # A single item has no neighbours.
@@ -169,9 +172,12 @@ def gini(counts: Int[Array, " codebook"]) -> float:
 
 def unit_rows(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """Rows at length 1, float32, so that a dot product is a cosine; rows of length 0 stay 0."""
-    wide = rows.astype(np.float64)
-    length = np.linalg.norm(wide, axis=1, keepdims=True)
-    unit: Array = np.divide(wide, length, out=np.zeros_like(wide), where=length > 0).astype(np.float32)
+    unit = np.empty(rows.shape, dtype=np.float32)
+    # Some at a time: in double precision a large catalogue would take several times its own memory.
+    for begin in range(0, len(rows), _CHUNK):
+        wide = rows[begin : begin + _CHUNK].astype(np.float64)
+        length = np.linalg.norm(wide, axis=1, keepdims=True)
+        unit[begin : begin + _CHUNK] = np.divide(wide, length, out=np.zeros_like(wide), where=length > 0)
     return unit
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Bool
 
 from conrec.arrays import Array
 from conrec.artefacts import read_json, read_parquet, write_json, write_parquet
@@ -41,6 +42,12 @@ class Prepared:
     anchors: Anchors
     periods: Periods
     swing: SwingTable
+
+    def trained_items(self) -> Bool[Array, " items"]:
+        """Items with an event in the training period; what is learned of items is learned of these."""
+        seen = np.zeros(self.log.n_items, dtype=np.bool_)
+        seen[self.log.before(self.periods.validation).item] = True
+        return seen
 
 
 def prepare(config: Config, folder: Path, loaded: Loaded | None = None) -> Loaded:
