@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from conrec.artefacts import read_json, write_json
+from conrec.artefacts import hash_file, read_json, write_json
 from conrec.config import load_config
 from conrec.errors import ArtefactError, MissingExtraError
 from conrec.evaluation.evaluate import evaluate
@@ -331,3 +331,65 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, package: str,
     monkeypatch.delitem(sys.modules, modules[1])
     with pytest.raises(MissingExtraError, match=rf"'{package}'.*conrec\[report\]"):
         importlib.import_module(modules[1])
+
+
+def codes_section(run: Path) -> str:
+    text = Page(build_report(run).read_text(encoding="utf-8")).text()
+    return text[text.index("Every later stage sees an item through its codes alone") :]
+
+
+def test_semantic_ids_are_described(finished_run: Path, light_copy: Path, page_text: str) -> None:
+    found = read_json(finished_run / "items" / "diagnostics.json")
+    text = codes_section(light_copy)
+    for level in found["levels"]:
+        figures = (f"{level['coverage']:.3f}", f"{level['perplexity']:.1f}", f"{level['entropy_ratio']:.3f}")
+        assert f"level {level['level']} {level['used']} {level['dead']} {' '.join(figures)} {level['gini']:.3f}" in text
+    hits = found["neighbour_hit_rate"]["raw"]
+    assert f"neighbour hit rate, raw codes {hits['all']:.3f} {hits['training']:.3f} {hits['other']:.3f}" in text
+    for level in found["category_purity"]["levels"]:
+        assert f"{level['prefixes']} {level['alone']} {level['purity']:.3f} {level['random']:.3f}" in text
+    example = found["category_purity"]["levels"][0]["purest"][0]
+    assert f"{example['prefix']} {example['items']} {example['category']} {example['purity']:.2f}" in text
+    assert page_text.count("one panel a level") == 1
+    assert "How stable the codes are was not asked" in text
+
+
+STABLE = {
+    "noise": [{"relative_norm": 0.05, "items": 120, "kept": [0.987, 0.876, 0.765]}],
+    "paraphrase": [{"rule": "year", "items": 0, "cosine": None, "kept": None}],
+    "retrained": {
+        "within_parents": [0.91, 0.82, 0.73],
+        "chance": [0.11, 0.42, 0.63],
+        "globally": [0.91, 0.31, 0.21],
+        "pairs": [
+            {"kept": 0.55, "adjusted_rand": 0.44},
+            {"kept": 0.5, "adjusted_rand": 0.4},
+            {"kept": None, "adjusted_rand": None},
+        ],
+    },
+    "fewer": None,
+    "appended": None,
+}
+
+
+def test_stability_is_shown_where_it_is_of_these_codebooks(light_copy: Path) -> None:
+    (light_copy / "items" / "quantiser.safetensors").write_bytes(b"codebooks")
+    written = {**STABLE, "quantiser": hash_file(light_copy / "items" / "quantiser.safetensors")}
+    write_json(light_copy / "items" / "stability.json", written)
+    text = codes_section(light_copy)
+    assert "noise of 5% of the length 120 0.987 0.876 0.765" in text
+    assert "other words: year (cosine –) 0 – – –" in text
+    assert "another seed: within matched parents 0.910 0.820 0.730" in text
+    assert "another seed: pairs that stay together 0.550 0.500 –" in text
+    assert "without a tenth" not in text
+    (light_copy / "items" / "quantiser.safetensors").write_bytes(b"other codebooks")
+    text = codes_section(light_copy)
+    assert "items/stability.json is of other codebooks than this run has now" in text
+    assert "noise of 5%" not in text
+
+
+def test_diagnostics_of_an_earlier_version(light_copy: Path) -> None:
+    path = light_copy / "items" / "diagnostics.json"
+    found = read_json(path)
+    write_json(path, {name: found[name] for name in ("items", "training_items", "codebook_size", "levels")})
+    assert "items/diagnostics.json was written by an earlier version" in codes_section(light_copy)

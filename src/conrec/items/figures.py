@@ -155,7 +155,7 @@ def _purity(found: Mapping[str, Any]) -> Listing:
         )
         for one in found["levels"]
     )
-    columns = ("prefix", "prefixes", "items alone", "purity", "random", "above random")
+    columns = ("prefix", "prefixes", "single items", "purity", "random", "above random")
     note = (
         f"Share of the items under a prefix that have its most frequent category, mean over {found['items']:,} items "
         f"with a category (of {found['categories']:,}). Random: the same sizes with the items shuffled, mean of "
@@ -172,4 +172,4 @@ def _example(one: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")

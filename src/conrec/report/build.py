@@ -8,13 +8,14 @@ from pathlib import Path
 from conrec import __version__
 from conrec.artefacts import write_text
 from conrec.errors import MissingExtraError
+from conrec.report.codes import codebooks
 from conrec.report.examples import examples
 from conrec.report.filtering import filtering
 from conrec.report.overview import overview
 from conrec.report.results import ablation, alignment, no_negative_history, results
 from conrec.report.settings import settings
 from conrec.report.source import RunSource
-from conrec.report.studies import codebooks, motivation
+from conrec.report.studies import motivation
 from conrec.report.training import training
 
 try:

@@ -143,12 +143,13 @@ def _some(n: int) -> Array:
 
 
 def rank_frequency(series: Mapping[str, Sequence[int]], alt: str, caption: str) -> FigureBlock:
-    """How often each thing is used, the most used first, one panel a series."""
+    """How often each thing is used, the most used first, one panel a series; a dashed line at the mean."""
 
     def paint(figure: Figure, palette: Palette) -> None:
         grid: Any = figure.subplots(1, len(series), sharey=True, squeeze=False)
         for axes, (title, counts) in zip(grid[0], series.items(), strict=True):
             axes.fill_between(range(len(counts)), sorted(counts, reverse=True), step="mid", color=palette.series[0])
+            axes.axhline(sum(counts) / max(len(counts), 1), color=palette.accent, ls="--", lw=1.2)
             axes.set_title(title)
             axes.set_xlabel("codes, the most used first")
             axes.set_ylim(bottom=0)
