@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import lmdb
+import numpy as np
 import pytest
 
-from conrec.artefacts import disk_full, saying_disk_full
+from conrec.artefacts import disk_full, read_tensors, saying_disk_full, write_tensors
 
 WRITERS = {
     "tensors": """
@@ -82,3 +83,11 @@ def test_only_a_full_disk_is_renamed(tmp_path: Path) -> None:
     for other in (ValueError("anything else"), PermissionError(errno.EACCES, "denied")):
         with pytest.raises(type(other)), saying_disk_full(tmp_path):
             raise other
+
+
+def test_arrays_that_are_views_are_written_as_they_read(tmp_path: Path) -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    tensors = {"turned": rows.T[::-1], "number": np.asarray(7.0), "column": rows[:, 1]}
+    write_tensors(tmp_path / "a.safetensors", tensors)
+    found = read_tensors(tmp_path / "a.safetensors")
+    assert {name: one.tolist() for name, one in found.items()} == {name: one.tolist() for name, one in tensors.items()}

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
@@ -154,7 +155,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[st
         OSError: the disk is full, among others.
     """
     with saying_disk_full(path), replacing(path) as temporary:
-        save_file(dict(tensors), temporary, metadata=dict(metadata or {}))
+        # Of an array that is a view, safetensors would write the memory as it lies there.
+        in_order = {name: np.asarray(one, order="C") for name, one in tensors.items()}
+        save_file(in_order, temporary, metadata=dict(metadata or {}))
 
 
 def read_tensors(path: Path) -> dict[str, Array]:

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 
 from conrec.config import EncoderConfig
 from conrec.errors import ConfigError, MissingExtraError
-from conrec.items.encoders import text as encoders
-from conrec.items.encoders.text import encode_texts, model_location
+from conrec.items.encoders import models as encoders
+from conrec.items.encoders.cache import VectorCache
+from conrec.items.encoders.models import model_location
+from conrec.items.encoders.text import encode_texts
+from tests.items.encoders.small_models import write_model
 
 TEXTS = ["Toy Story (1995)", "", "🎬🎬🎬", "The Godfather (1972)", "Toy Story 2 (1999)", "Toy Story (1995)", "x" * 5000]
 
@@ -88,6 +92,35 @@ def test_a_pickle_beside_safetensors_is_left_alone(embeddings: np.ndarray, tmp_p
     shutil.copytree(model_location("all-MiniLM-L6-v2"), folder)
     (folder / "pytorch_model.bin").write_bytes(b"not a pickle")
     assert np.array_equal(encode_texts(TEXTS, EncoderConfig(model=str(folder), batch_size=3)), embeddings)
+
+
+def test_cached_texts_are_the_same_to_the_bit(
+    embeddings: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EncoderConfig(batch_size=3)
+    with VectorCache(tmp_path, shared=False) as cache:
+        assert np.array_equal(encode_texts(TEXTS, config, "cpu", cache), embeddings)
+        monkeypatch.setattr(SentenceTransformer, "encode", lambda *_, **__: pytest.fail("computed again"))
+        assert np.array_equal(encode_texts(TEXTS[::-1], config, "cpu", cache), embeddings[::-1])
+
+
+def test_another_model_of_the_same_name_is_not_taken_from_the_cache(tmp_path: Path) -> None:
+    folder, config = tmp_path / "model", EncoderConfig(model=str(tmp_path / "model"))
+    found = []
+    with VectorCache(tmp_path / "cache", shared=True) as cache:
+        for kind in ("clip", "siglip"):
+            write_model(kind, folder)
+            found.append(encode_texts(["red"], config, "cpu", cache).shape)
+    assert found == [(1, 8), (1, 16)]
+
+
+def test_a_text_that_is_an_address_is_read_as_text_also_by_a_model_that_sees(tmp_path: Path) -> None:
+    """It would be fetched and looked at, were it handed over as a string."""
+    (tmp_path / "red.png").write_bytes(b"no image")
+    texts = ["http://127.0.0.1:9/red.png", str(tmp_path / "red.png"), "data:image/png;base64,AAAA", "red"]
+    found = encode_texts(texts, EncoderConfig(model=str(write_model("clip", tmp_path / "clip"))))
+    assert found.shape == (4, 8)
+    assert np.isfinite(found).all()
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
