@@ -111,7 +111,7 @@ def test_full_first_codes_and_items_without_a_name_call_for_retraining():
     assert (fits, words) == (False, "first code 3 names 901 of at most 1,000 items (threshold 90%)")
     assert verdict_of(found, {"code": 3, "items": 901, "room": None})[0]
     found = drift_of(some(50, 0.5, 2), codes, codes, reference(), 0, unnamed=1)
-    assert verdict_of(found, ROOM)[1].startswith("1 items found no semantic ID left")
+    assert verdict_of(found, ROOM)[1].startswith("1 item found no semantic ID left")
 
 
 def test_other_first_codes_are_told_and_decide_nothing():

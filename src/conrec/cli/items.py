@@ -67,12 +67,15 @@ def items_append(
     """
     config_of(run_folder)
     from conrec.items.append import append_items  # noqa: PLC0415  (torch is loaded only where it is needed)
+    from conrec.logs.prepare import read_prepared  # noqa: PLC0415
     from conrec.predicting.job import PredictJob, resolved  # noqa: PLC0415
-    from conrec.workspace import Workspace, device_of  # noqa: PLC0415
+    from conrec.workspace import device_of  # noqa: PLC0415
 
     config = resolved(PredictJob(run_folder, overrides=parse_overrides(overrides)))
-    space = Workspace(run_folder, config)
-    for line in append_items(run_folder, new_items, config, lambda: space.trained_items, device_of(config)).lines():
+    done = append_items(
+        run_folder, new_items, config, lambda: read_prepared(run_folder).trained_items(), device_of(config)
+    )
+    for line in done.lines():
         say(line)
 
 

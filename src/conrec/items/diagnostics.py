@@ -133,7 +133,7 @@ def use_of_codes(codes: Int[Array, "items 3"], codebook_size: int) -> list[dict[
     return levels
 
 
-def collisions(codes: Int[Array, "items 3"]) -> dict[str, float | int]:
+def collisions(codes: Int[Array, "items levels"]) -> dict[str, float | int]:
     """Distinct semantic IDs, items that share theirs (and their share of all), largest group that shares one."""
     _, counts = np.unique(codes, axis=0, return_counts=True)
     sharing = int(counts[counts > 1].sum())

@@ -28,11 +28,11 @@ __all__ = ["Fit", "Reference", "drift_of", "fit_of", "jensen_shannon", "verdict_
 
 ERROR_TOLERANCE = 1.2
 """How much worse new items may be rebuilt than other items that the codebooks were not trained on, with the whole
-interval above it. In a run of MovieLens-100K these cost 1.25 times the error of training items and are predicted all
-the same; held-out films cost as much as they do, films of later decades 1.4 times, board games 2.8 times."""
-FITTED_ALLOWANCE = 1.25
-"""Training items are rebuilt better than any others, by so much in that run: where they are the reference, the
-tolerance is multiplied by this."""
+interval above it. In runs of MovieLens-100K (films up to 1998) 200 films held out at random cost 0.97 to 1.00 times as
+much, films of 1998 to 2000 1.19 times, films of 2010 to 2013 1.45 times, board games 2.8 times."""
+FITTED_ALLOWANCE = 1.3
+"""Training items are rebuilt better than any others: films held out at random cost 1.28 to 1.31 times as much in these
+runs. So where training items are the reference, the tolerance is multiplied by this."""
 FEWEST_REFERENCE = 30
 """With fewer items that were not trained on, all training items are the reference."""
 OVERFLOW_TOLERANCE = 0.05
@@ -168,7 +168,8 @@ def verdict_of(drift: Mapping[str, Any], fullest: Mapping[str, Any]) -> tuple[bo
         fullest: the fullest first code of the catalogue: ``code``, ``items``, ``room`` (null where there is no end).
     """
     if drift["unnamed"]:
-        return False, f"{drift['unnamed']:,} items found no semantic ID left under their first code (threshold 0)"
+        found = "1 item" if drift["unnamed"] == 1 else f"{drift['unnamed']:,} items"
+        return False, f"{found} found no semantic ID left (threshold 0)"
     error, over, tolerance = drift["error"], drift["another_second_code"], drift["reference"]["tolerance"]
     than = "training items" if drift["reference"]["trained"] else "items of the run that were not trained on"
     figure = (
