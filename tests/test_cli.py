@@ -139,6 +139,13 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path):
     path = tmp_path / "deep" / "mine.toml"
     path.write_text('[data]\nsource = "table"\nevents = "e.csv"\n')
     assert load_config(file=path).data.events == tmp_path / "deep" / "e.csv"
+    path.write_text(
+        '[encoder]\nmodel = "a/name"\ncache = "vectors"\n[encoder.image]\nfolder = "../posters"\nmodel = "b"\n'
+    )
+    encoder = load_config(file=path).encoder
+    assert (encoder.model, encoder.image.model) == ("a/name", "b")
+    assert encoder.cache == tmp_path / "deep" / "vectors"
+    assert encoder.image.folder == tmp_path / "posters"
 
 
 @pytest.mark.parametrize(

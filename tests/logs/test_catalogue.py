@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from conrec.config import DataConfig, ItemColumns
+from conrec.config import DataConfig, ImageConfig, ItemColumns
 from conrec.errors import DataError
+from conrec.items.encoders.images import image_bytes
 from conrec.logs.catalogue import clean_items, has_letters, item_text
 from conrec.logs.counts import FileCounts
 from conrec.logs.files import Raw
@@ -92,3 +93,24 @@ def test_an_item_without_id_is_refused() -> None:
     assert counts.refused == {"empty item id": 1}
     assert counts.examples["empty item id"] == "line 3: title 'B'"
     assert counts.lines()[0] == "items.csv: 2 rows = 1 kept + 1 refused"
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+def test_bytes_of_images_become_data_uris(kind: pa.DataType) -> None:
+    file = bytes(range(256)) * 4
+    table = {"item_id": ["1", "2", "3"], "title": ["A", "B", "C"], "pic": pa.array([file, None, b""], kind)}
+    items, _ = clean(table, image="pic")
+    uri, *others = items["image"].to_pylist()
+    assert others == [None, None]
+    assert uri.startswith("data:application/octet-stream;base64,")
+    assert image_bytes(uri, ImageConfig()) == file
+    # An error about them does not print them whole.
+    again = {"item_id": ["1", "1"], "title": ["A", "A"], "pic": pa.array([file, file[::-1]], kind)}
+    with pytest.raises(DataError, match="listed twice") as caught:
+        clean(again, image="pic")
+    assert len(str(caught.value)) < 1200
+
+
+def test_paths_of_images_keep_their_blanks() -> None:
+    items, _ = clean({"item_id": ["1", "2"], "title": ["A", "B"], "pic": [" a  b.png ", "  "]}, image="pic")
+    assert items["image"].to_pylist() == ["a  b.png", None]
