@@ -143,6 +143,28 @@ def test_old_prompts_and_scores_among_old_items_stay(trained: Path, grown: Path,
         assert one["score"] == pytest.approx(two["score"], abs=1e-5)
 
 
+@pytest.mark.parametrize("normalise", ["allowed", "vocabulary"])
+def test_a_new_item_takes_its_share_from_its_prefixes_alone(
+    normalise: str, trained: Path, grown: Path, held_out: list[str], tmp_path: Path
+) -> None:
+    """Over allowed codes old scores can only fall; over the whole vocabulary they stay."""
+    lists = []
+    for name, run in (("trained", trained), ("grown", grown)):
+        copy = shutil.copytree(run, tmp_path / name)
+        config = load_config(file=copy / "config.toml", overrides={"prediction": {"normalise": normalise}})
+        write_text(copy / "config.toml", dump_config(config))
+        rows = answers(PredictJob(copy, k=FILMS), list(read_prepared(copy).log.user_ids[:8]))
+        lists.append({(row["user_id"], row["item_id"]): row["score"] for row in rows})
+    before, after = lists
+    assert before.keys() == {key for key in after if key[1] not in held_out}
+    fallen = np.asarray([before[key] - after[key] for key in before])
+    if normalise == "vocabulary":
+        np.testing.assert_allclose(fallen, 0, atol=1e-5)
+    else:
+        assert fallen.min() > -1e-5
+        assert fallen.max() > 0.01
+
+
 def test_new_items_are_predicted_at_once(trained: Path, grown: Path, held_out: list[str], tmp_path: Path) -> None:
     users = list(Predictor(PredictJob(grown)).log.user_ids[:20])
     rows = answers(PredictJob(grown, k=60), users)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from conrec.arrays import Array, Ragged
-from conrec.artefacts import hash_file
+from conrec.artefacts import hash_file, hash_json
 from conrec.baselines.lc_rec import LC_REC_CONTEXT
 from conrec.baselines.popularity import LivePopularity, MostDisliked
 from conrec.baselines.sasrec import Sasrec
@@ -19,6 +19,7 @@ from conrec.config import Config, Context
 from conrec.errors import ConfigError
 from conrec.evaluation.metrics import fhr
 from conrec.items.build import ItemSpace, read_items
+from conrec.items.growth import Catalogue, current_catalogue, own_catalogue
 from conrec.items.space import TRIE
 from conrec.items.trie import Trie
 from conrec.items.trie_file import load_trie
@@ -44,6 +45,13 @@ VALIDATION_ANCHORS = 500
 """Validation anchors on which generative models are compared while they train; a seeded sample beyond that."""
 
 
+def _list_of_files(folder: Path) -> str:
+    """A hash of the names, sizes and times of all files below a folder; their contents may take hours to read."""
+    files = sorted(one for one in folder.rglob("*") if one.is_file()) if folder.is_dir() else []
+    stats = [(one, one.stat()) for one in files]
+    return hash_json([[str(one.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for one, stat in stats])
+
+
 def device_of(config: Config) -> str:
     """The torch device of a run."""
     if config.run.device == "auto":
@@ -64,10 +72,13 @@ class Workspace:
     Attributes:
         folder: of the run.
         config: resolved.
+        grown: whether items that were appended after the training belong to it, see `conrec.items.growth`; what a run
+            trains and evaluates is of its own items alone.
     """
 
     folder: Path
     config: Config
+    grown: bool = False
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -75,9 +86,14 @@ class Workspace:
         return read_prepared(self.folder)
 
     @cached_property
+    def catalogue(self) -> Catalogue:
+        """Where the items lie."""
+        return current_catalogue(self.folder) if self.grown else own_catalogue(self.folder)
+
+    @cached_property
     def items(self) -> ItemSpace:
         """Semantic IDs and rebuilt embeddings."""
-        return read_items(self.folder / "items")
+        return read_items(self.catalogue.folder)
 
     @cached_property
     def titles(self) -> list[str]:
@@ -87,15 +103,12 @@ class Workspace:
     @cached_property
     def trained_items(self) -> Array:
         """bool [items]: items with an event in the training period; what is learned of items is learned of these."""
-        log, periods = self.prepared.log, self.prepared.periods
-        seen = np.zeros(log.n_items, dtype=bool)
-        seen[log.before(periods.validation).item] = True
-        return seen
+        return self.prepared.trained_items()
 
     @cached_property
     def trie(self) -> Trie:
         """All semantic IDs."""
-        return load_trie(self.folder / "items" / TRIE, self.items.semantic_ids.resolved, device_of(self.config))
+        return load_trie(self.catalogue.folder / TRIE, self.items.semantic_ids.resolved, device_of(self.config))
 
     @cached_property
     def rebuilt(self) -> torch.Tensor:
@@ -161,7 +174,7 @@ class Workspace:
     def backbone(self, name: str) -> Backbone:
         """The trained backbone of a model."""
         folder = self.folder / "models" / name / "model"
-        backbone = load_backbone(folder, self.items.codebook_size, device_of(self.config))
+        backbone = load_backbone(folder, self.items.semantic_ids.sizes, device_of(self.config))
         backbone.model.eval()
         return replace(backbone, precision=self.config.run.precision)
 
@@ -185,10 +198,16 @@ class Workspace:
         (seed, threads, device, precision) and hashes of models in folders."""
         run = self.config.run
         picked = {name: json.loads(getattr(self.config, name).model_dump_json()) for name in names}
-        used = {"backbone": self.config.backbone.name, "encoder": self.config.encoder.model}
+        encoder = self.config.encoder
+        used = {
+            "backbone": {"": self.config.backbone.name},
+            "encoder": {"": encoder.model, "image ": encoder.image.model},
+        }
         for name in names:
-            folder = used.get(name)
-            if folder and Path(folder).is_dir():
-                picked[f"{name} files"] = hash_file(Path(folder))
+            for which, folder in used.get(name, {}).items():
+                if folder and Path(folder).is_dir():
+                    picked[f"{name} {which}files"] = hash_file(Path(folder))
+            if name == "encoder" and encoder.image.model and encoder.image.folder is not None:
+                picked["images"] = _list_of_files(encoder.image.folder)
         machine = {"threads": torch.get_num_threads(), "device": device_of(self.config), "precision": run.precision}
         return {**picked, "seed": run.seed, **machine}

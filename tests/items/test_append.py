@@ -15,7 +15,7 @@ from conrec.errors import ArtefactError, ConrecError, DataError, RunLockedError
 from conrec.items import append, growth
 from conrec.items.append import APPENDED, append_items
 from conrec.items.growth import current_catalogue, own_catalogue
-from conrec.items.quantisers.rqvae import RqVae
+from conrec.items.quantisers.quantiser import load_quantiser
 from conrec.items.space import hash_semantic_ids, read_items
 from conrec.items.trie_file import load_trie
 from conrec.logs.prepare import Prepared
@@ -28,9 +28,11 @@ ROWS = TRAIN + OTHER
 
 
 @pytest.fixture(scope="module")
-def config() -> Config:
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """One cache of vectors for all runs: each title is encoded once."""
     small = {"epochs": 20, "batch_size": 64, "codebook_size": 16, "hidden_dims": [64], "latent_dim": 16}
-    return load_config(overrides={"rqvae": small, "run": {"threads": 1}})
+    cache = str(tmp_path_factory.mktemp("vectors"))
+    return load_config(overrides={"rqvae": small, "run": {"threads": 1}, "encoder": {"cache": cache}})
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +157,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(
         elif broken == "write_json":
             patch.setattr(growth, "write_json", killed)
         else:
-            patch.setattr(growth.shutil, "rmtree", lambda path, **_: killed() if path.parent == run / "catalogue" and path.name.startswith("0001") else None)  # fmt: skip
+            patch.setattr(growth.shutil, "rmtree", lambda path, **_: killed() if path.name.startswith("0001") else None)
         with pytest.raises(KeyboardInterrupt):
             append_items(run, third, config, lambda: train)
     now = current_catalogue(run)
@@ -183,7 +185,9 @@ def test_items_of_another_domain_call_for_retraining(
 ) -> None:
     """And films that were held out do not, see above."""
     what = ("stainless steel hex bolt", "ball bearing", "copper pipe elbow", "cordless drill battery", "hose clamp")
-    sizes = [f"{one}, {size} mm, zinc plated, pack of {pack}" for one in what for size in (6, 8, 12) for pack in (5, 50)]
+    sizes = [
+        f"{one}, {size} mm, zinc plated, pack of {pack}" for one in what for size in (6, 8, 12) for pack in (5, 50)
+    ]
     path = tmp_path / "hardware.csv"
     path.write_text("item_id,title\n" + "".join(f'h{number},"{one}"\n' for number, one in enumerate(sizes)))
     done = append_items(run, path, config, lambda: train)
@@ -199,8 +203,8 @@ def test_a_retrained_run_is_refused_and_its_items_can_be_appended_anew(
     run: Path, new: Path, films: pa.Table, train: np.ndarray, config: Config, tmp_path: Path
 ) -> None:
     append_items(run, new, config, lambda: train)
-    path = run / "items" / "rqvae.safetensors"
-    quantiser = RqVae.load(path)
+    path = run / "items" / "quantiser.safetensors"
+    quantiser = load_quantiser(path)
     quantiser.codebooks += 0.01
     quantiser.save(path)
     for refused in (lambda: current_catalogue(run), lambda: append_items(run, new, config, lambda: train)):
@@ -245,7 +249,11 @@ def test_rows_that_cannot_be_used_are_counted(run: Path, train: np.ndarray, conf
         ("a.csv", "", "this file is empty"),
         ("a.csv", "item_id,title\n", "has no rows"),
         ("a.csv", "item_id,name\n1,x\n", "has no column 'title'"),
-        ("a.csv", "item_id,title\nx1,\nx2,\n", "no item of the file is new: 2 of 2 rows cannot be used (2 nothing said"),
+        (
+            "a.csv",
+            "item_id,title\nx1,\nx2,\n",
+            "no item of the file is new: 2 of 2 rows cannot be used (2 not",
+        ),
         ("a.csv", "item_id,title\nx1,\nx2,\nx3,\nx4,good\n", "3 of 4 rows cannot be used (3 nothing said of the item)"),
         ("a.parquet", "item_id,title\n", "is not a Parquet file"),
         ("a.jpg", "\x89PNG", "does not say how the file is written"),
@@ -322,9 +330,10 @@ def test_what_finds_no_name_is_refused_and_counted(
     assert grown.extra_size == size
     assert len({tuple(row) for row in grown.resolved.tolist()}) == ROWS + done.counts.kept
     assert done.lines()[-1].startswith(f"retrain: {lost} items found no semantic ID left")
+    more = pa.Table.from_pylist([{"item_id": "more", "title": "Alien (1979)", "category": []}])
+    one = write_item_file(tmp_path / "one.csv", more)
     with pytest.raises(DataError, match=r"no semantic ID left for it: all 1 new items"):
-        one = pa.Table.from_pylist([{"item_id": "more", "title": "Alien (1979)", "category": []}])
-        append_items(run, write_item_file(tmp_path / "one.csv", one), config, lambda: train)
+        append_items(run, one, config, lambda: train)
     assert not list((run / "catalogue").glob(".*"))
 
 

@@ -38,7 +38,7 @@ from conrec.logs.sources.table import own_item_columns, read_item_file
 from conrec.pipeline import held
 
 if TYPE_CHECKING:
-    from conrec.items.quantisers.rqvae import RqVae
+    from conrec.items.quantisers.quantiser import Quantiser
 
 __all__ = ["APPENDED", "Appended", "append_items"]
 
@@ -113,10 +113,10 @@ def append_items(
 
         import torch  # noqa: PLC0415  (comes with an extra)
 
-        from conrec.items.quantisers.rqvae import RqVae  # noqa: PLC0415
+        from conrec.items.quantisers.quantiser import load_quantiser  # noqa: PLC0415
 
         torch.set_num_threads(config.run.threads or len(os.sched_getaffinity(0)))
-        quantiser = RqVae.load(run_folder / "items" / "rqvae.safetensors").to(device)
+        quantiser = load_quantiser(run_folder / "items" / "quantiser.safetensors").to(device)
         embedded = embed_new(
             table, Fusion.load(run_folder / "items" / FUSION), config.encoder, device, run_folder / CACHE
         )
@@ -157,14 +157,14 @@ def _read(path: Path, known: Collection[str], config: Config) -> tuple[pa.Table,
 
 
 def _named(
-    space: ItemSpace, table: pa.Table, embeddings: Array, counts: FileCounts, quantiser: RqVae, config: Config
+    space: ItemSpace, table: pa.Table, embeddings: Array, counts: FileCounts, quantiser: Quantiser, config: Config
 ) -> tuple[pa.Table, FileCounts, ItemSpace, Fit]:
     """Quantise and name the new items.
 
     Returns:
         Those for which there was a name left, their counts, the whole catalogue and how well the new items are rebuilt.
     """
-    from conrec.items.quantisers.training import check_embeddings  # noqa: PLC0415  (torch comes with an extra)
+    from conrec.items.quantisers.quantiser import check_embeddings  # noqa: PLC0415  (torch comes with an extra)
 
     check_embeddings(embeddings)
     codes, latents = quantiser.encode(embeddings), quantiser.latents(embeddings)
@@ -219,7 +219,7 @@ def _growth(
     grown: ItemSpace,
     every: pa.Table,
     counts: FileCounts,
-    quantiser: RqVae,
+    quantiser: Quantiser,
     train_items: Array,
     seed: int,
 ) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def _growth(
     }
 
 
-def _reference(run_folder: Path, quantiser: RqVae, train_items: Array) -> Reference:
+def _reference(run_folder: Path, quantiser: Quantiser, train_items: Array) -> Reference:
     """What new items are compared with: the run's own items."""
     own = read_items(run_folder / "items")
     embeddings = read_embeddings(run_folder / "items", len(own))

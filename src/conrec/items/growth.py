@@ -39,7 +39,7 @@ GROWTH = "growth.json"
 FORMAT = "conrec-catalogue"
 VERSION = 1
 ITEMS_FILE = "items.parquet"
-GROWN_FROM = (SEMANTIC_IDS_FILE, "rqvae.safetensors", "fusion.safetensors")
+GROWN_FROM = (SEMANTIC_IDS_FILE, "quantiser.safetensors", "fusion.safetensors")
 """Files of ``RUN/items`` that a new item's codes follow from."""
 
 
