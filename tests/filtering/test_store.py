@@ -189,7 +189,7 @@ def test_a_file_that_is_not_lmdb_is_refused(tmp_path: Path) -> None:
         (["a", "a"], [[[1, 1, 1]], [[1, 1, 1]]], "comes twice"),
         (["a"], [[[1, 1, 1]], [[1, 1, 1]]], "one row for each user"),
         (["a"], [[[1, 64, 1]]], "codes from 0 to 63"),
-        (["a"], [[[1, -1, 1]]], "or -1 in all three"),
+        (["a"], [[[1, -1, 1]]], "or -1 in all of them"),
         ([""], [[[1, 1, 1]]], "user ID is empty"),
     ],
 )
@@ -199,3 +199,26 @@ def test_wrong_content_is_refused(tmp_path: Path, users: list[str], codes: list[
     with pytest.raises(DataError, match="NaN"):
         fill(tmp_path / "s", ["a"], np.asarray([[[1, 1, 1]]]), np.asarray([[np.nan]]))
     assert not (tmp_path / "s").exists()
+
+
+def test_semantic_ids_of_four_levels_are_stored(tmp_path: Path) -> None:
+    """The fourth level has codes of its own number; a store of three levels is to the byte what it was."""
+    codes = np.asarray([[[1, 2, 3, 900], [-1] * 4, [4, 5, 6, 0]], [[-1] * 4] * 3], dtype=np.int32)
+    fill(tmp_path / "four", ["a", "x" * 600], codes, np.asarray([[0.5, 0, 0.25], [0, 0, 0]]))
+    store = PredictSetStore.open(tmp_path / "four", "h")
+    assert store.meta.levels == 4
+    first = store.get("a")
+    assert first is not None
+    assert first.texts() == ["a_1 b_2 c_3 d_900", "a_4 b_5 c_6 d_0"]
+    assert first.scores.tolist() == [0.5, 0.25]
+    found, stored, _ = store.get_many(["x" * 600, "nobody", "a"])
+    assert found.tolist() == [True, False, True]
+    assert stored.shape == (3, 3, 4)
+    assert sorted(store.user_ids()) == ["a", "x" * 600]
+    with pytest.raises(DataError, match="codes from 0 to 63"):
+        fill(tmp_path / "s", ["a"], np.asarray([[[1, 2, 64, 0]]]), np.zeros((1, 1)))
+    with pytest.raises(DataError, match="codes from 0 to 63"):
+        fill(tmp_path / "s", ["a"], np.asarray([[[1, 2, 3, 65_535]]]), np.zeros((1, 1)))
+    fill(tmp_path / "three", ["a"], codes[:1, :, :3], np.zeros((1, 3)))
+    assert "levels" not in json.loads((tmp_path / "three" / "store.json").read_text())["meta"]
+    assert PredictSetStore.open(tmp_path / "three").meta.levels == 3

@@ -35,13 +35,14 @@ def literal(policy, rollout, reference, rewards, weights, config, kl_weight):
             advantage = 0.0 if flat else reward - mean
             if config.loss != "dr_grpo":
                 advantage /= max(std, config.std_floor)
-            for t in range(3):
+            codes = len(policy[b][i])
+            for t in range(codes):
                 ratio = math.exp(policy[b][i][t] - rollout[b][i][t])
                 clipped = min(max(ratio, 1 - config.clip), 1 + high)
                 difference = reference[b][i][t] - policy[b][i][t]
                 kl = math.exp(difference) - difference - 1
                 assert kl >= 0
-                value += weights[b][i] / total / 3 * (min(ratio * advantage, clipped * advantage) - kl_weight * kl)
+                value += weights[b][i] / total / codes * (min(ratio * advantage, clipped * advantage) - kl_weight * kl)
         groups.append(value)
     return -sum(groups) / max(1, len(groups))
 

@@ -13,7 +13,7 @@ from conrec.arrays import Array
 from conrec.artefacts import read_tensors
 from conrec.errors import ArtefactError
 from conrec.items.growth import current_catalogue, own_catalogue
-from conrec.items.semantic_ids import LEVELS, SemanticIds, read_semantic_ids
+from conrec.items.semantic_ids import SemanticIds, read_semantic_ids, sid_keys
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, hash_semantic_ids
 
 __all__ = ["FilterCatalogue", "max_similarity"]
@@ -97,8 +97,8 @@ class FilterCatalogue:
             raise ArtefactError(
                 f"row {wrong[0]} has length {length[wrong[0]]:.4f}", where=where, expected="rows of length 1"
             )
-        keys = _keys(sids.resolved, sids.codebook_size)
-        order = np.argsort(keys)
+        keys = sid_keys(sids.resolved, sids.sizes)
+        order = np.argsort(keys, kind="stable")  # of items that share a semantic ID the first comes first
         index = {item_id: row for row, item_id in enumerate(item_ids)}
         return cls(item_ids, sids, rebuilt, hash_semantic_ids(item_ids, sids), earlier, index, order, keys[order])
 
@@ -109,15 +109,17 @@ class FilterCatalogue:
         """Catalogue index of each item ID, -1 where it is unknown or null."""
         return np.asarray([-1 if one is None else self._index.get(one, -1) for one in item_ids], dtype=np.int32)
 
-    def items_of(self, codes: Int[Array, "*rows 3"]) -> Int32[Array, "*rows"]:
-        """Catalogue index of each resolved semantic ID, -1 where no item has it (negative codes included)."""
-        flat = codes.reshape(-1, LEVELS)
+    def items_of(self, codes: Int[Array, "*rows levels"]) -> Int32[Array, "*rows"]:
+        """Catalogue index of each resolved semantic ID, -1 where no item has it (negative codes included).
+
+        Of items that share one it is the first; they all have the same rebuilt embedding.
+        """
+        flat = codes.reshape(-1, self.sids.levels)
         if not len(self._keys):
             return np.full(codes.shape[:-1], -1, dtype=np.int32)
-        size = self.sids.codebook_size
-        wanted = _keys(flat, size)
+        wanted = sid_keys(flat, self.sids.sizes)
         at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
-        hit = ((flat >= 0) & (flat < size)).all(axis=1) & (self._keys[at] == wanted)
+        hit = ((flat >= 0) & (flat < np.asarray(self.sids.sizes))).all(axis=1) & (self._keys[at] == wanted)
         return np.where(hit, self._order[at], -1).astype(np.int32).reshape(codes.shape[:-1])
 
     def sid_text(self, item: int) -> str | None:
@@ -163,9 +165,3 @@ def max_similarity(
         similarity[pairs] = table[np.arange(len(pairs)), best]
         nearest[pairs] = members[best]
     return similarity, nearest
-
-
-def _keys(codes: Array, size: int) -> Array:
-    """One int64 for each row of codes, in lexicographic order."""
-    wide = codes.astype(np.int64)
-    return (wide[:, 0] * size + wide[:, 1]) * size + wide[:, 2]

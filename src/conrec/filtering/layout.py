@@ -7,7 +7,8 @@
     b"h" + SHA-256 of it        (33 bytes)
 
     value:   ``slots`` records of 10 bytes, then the user's full ID in UTF-8 where the key is hashed
-    record:  uint16 code 1, uint16 code 2, uint16 code 3, float32 score, little-endian
+    record:  uint16 code 1, uint16 code 2, uint16 code 3, float32 score, little-endian; of 12 bytes where semantic
+             IDs have four levels, with uint16 code 4 before the score
              an empty slot has the codes 65535 and the score -inf; empty slots come last
 """
 
@@ -26,12 +27,10 @@ from conrec.arrays import Array
 from conrec.errors import DataError
 from conrec.items.semantic_ids import LEVELS, sid_text
 
-__all__ = ["META_KEY", "RECORD", "VERSION", "PredictSet", "StoreMeta", "key_of", "pack", "room_for", "unpack"]
+__all__ = ["META_KEY", "VERSION", "PredictSet", "StoreMeta", "key_of", "pack", "record", "room_for", "unpack"]
 
 VERSION = 1
 META_KEY = b"meta"
-RECORD = np.dtype([("codes", "<u2", (LEVELS,)), ("score", "<f4")])
-"""One prediction, 10 bytes without padding."""
 EMPTY = 0xFFFF
 """Code of an empty slot; so a codebook has at most 65535 codes."""
 MAX_SLOTS = 255
@@ -45,11 +44,12 @@ class StoreMeta:
     Attributes:
         model: name of the row that made the predictions.
         sid_hash: hash of the SID table that the codes belong to (`conrec.items.space.hash_semantic_ids`).
-        codebook_size: codes per level.
+        codebook_size: codes of each of the first three levels.
         written_at: unix seconds.
         count: number of users.
         slots: predictions that a user has at most.
         version: of the layout.
+        levels: of a semantic ID; written down where there are four.
     """
 
     model: str
@@ -59,15 +59,23 @@ class StoreMeta:
     count: int
     slots: int
     version: int = VERSION
+    levels: int = LEVELS
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        value = asdict(self)
+        if self.levels == LEVELS:
+            del value["levels"]
+        return value
 
     def to_bytes(self) -> bytes:
         """As JSON."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode()
+        return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, value: Any) -> StoreMeta | None:
-        """Read what `to_bytes` or `dataclasses.asdict` gave, None where it is anything else."""
-        if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
+        """Read what `to_json` gave, None where it is anything else."""
+        if not isinstance(value, dict) or {*value, "levels"} != {field.name for field in fields(cls)}:
             return None
         texts = ("model", "sid_hash")
         if not all(isinstance(inner, str if name in texts else int) for name, inner in value.items()):
@@ -81,7 +89,7 @@ class PredictSet:
 
     Attributes:
         user_id: the full user ID.
-        codes: int32 [n, 3], resolved codes.
+        codes: int32 [n, levels], resolved codes.
         scores: float32 [n].
     """
 
@@ -108,21 +116,27 @@ def is_hashed(key: bytes) -> bool:
     return key[:1] == b"h"
 
 
-def pack(sids: Int[Array, "users K 3"], scores: Float[Array, "users K"]) -> Array:
-    """Records [users, K] of `RECORD`, empty slots moved behind the others."""
+def record(levels: int) -> np.dtype[Any]:
+    """One prediction, without padding."""
+    return np.dtype([("codes", "<u2", (levels,)), ("score", "<f4")])
+
+
+def pack(sids: Int[Array, "users K levels"], scores: Float[Array, "users K"]) -> Array:
+    """Records [users, K] of `record`, empty slots moved behind the others."""
     here = (sids >= 0).all(axis=2)
     order = np.argsort(~here, axis=1, kind="stable")
     here = np.take_along_axis(here, order, axis=1)
-    records = np.empty(here.shape, dtype=RECORD)
+    records = np.empty(here.shape, dtype=record(sids.shape[2]))
     records["codes"] = np.where(here[:, :, None], np.take_along_axis(sids, order[:, :, None], axis=1), EMPTY)
     records["score"] = np.where(here, np.take_along_axis(scores, order, axis=1), -np.inf)
     return records
 
 
-def unpack(values: Sequence[bytes], slots: int) -> tuple[Array, Array]:
-    """Codes int32 [values, slots, 3], -1 for empty slots, and scores float32 [values, slots]."""
-    size = slots * RECORD.itemsize
-    records = np.frombuffer(b"".join(value[:size] for value in values), dtype=RECORD).reshape(len(values), slots)
+def unpack(values: Sequence[bytes], slots: int, levels: int = LEVELS) -> tuple[Array, Array]:
+    """Codes int32 [values, slots, levels], -1 for empty slots, and scores float32 [values, slots]."""
+    kind = record(levels)
+    size = slots * kind.itemsize
+    records = np.frombuffer(b"".join(value[:size] for value in values), dtype=kind).reshape(len(values), slots)
     codes = records["codes"].astype(np.int32)
     return np.where(codes == EMPTY, np.int32(-1), codes), records["score"].astype(np.float32)
 
@@ -144,12 +158,13 @@ def check_content(user_ids: Sequence[str], sids: Array, scores: Array, codebook_
     if not 1 <= codebook_size <= EMPTY:
         raise DataError(f"codebook_size {codebook_size}", where="predict sets", expected=f"from 1 to {EMPTY}")
     absent = (sids < 0).all(axis=2)
-    wrong = np.flatnonzero(((sids.min(axis=2) < 0) & ~absent).any(axis=1) | (sids.max(axis=2) >= codebook_size).any(1))
+    sizes = [codebook_size] * LEVELS + [EMPTY] * (sids.shape[2] - LEVELS)
+    wrong = np.flatnonzero((((sids.min(axis=2) < 0) & ~absent) | (sids >= np.asarray(sizes)).any(axis=2)).any(axis=1))
     if len(wrong):
         raise DataError(
             f"the user {user_ids[int(wrong[0])]!r} has the codes {sids[wrong[0]].tolist()}",
             where="predict sets",
-            expected=f"codes from 0 to {codebook_size - 1}, or -1 in all three for none",
+            expected=f"codes from 0 to {codebook_size - 1}, or -1 in all of them for none",
         )
     if np.isnan(scores[~absent]).any():
         raise DataError("a score is NaN", where="predict sets", expected="numbers")
@@ -157,10 +172,10 @@ def check_content(user_ids: Sequence[str], sids: Array, scores: Array, codebook_
         raise DataError("a user ID is empty", where="predict sets", expected="user IDs of at least one character")
 
 
-def room_for(users: int, slots: int, key_bytes: int, user_ids: Sequence[str], keys: Sequence[bytes]) -> int:
+def room_for(users: int, set_bytes: int, key_bytes: int, user_ids: Sequence[str], keys: Sequence[bytes]) -> int:
     """An upper bound of the bytes that LMDB needs; a function of the content alone, for it is stored in the file."""
     long_ids = [user_id for user_id, key in zip(user_ids, keys, strict=True) if is_hashed(key)]
-    value = slots * RECORD.itemsize + 32
+    value = set_bytes + 32
     overflow = sum(len(one.encode()) + 32_768 for one in long_ids)
     # Values over half a page take whole pages; 32 KiB covers the largest page size and its neighbour's slack.
     each = value + 32 if value < 1500 else value + 32_768

@@ -20,7 +20,6 @@ import threading
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +35,6 @@ from conrec.artefacts import hash_file, read_json, saying_disk_full, write_json
 from conrec.errors import ArtefactError, DataError
 from conrec.filtering.layout import (
     META_KEY,
-    RECORD,
     VERSION,
     PredictSet,
     StoreMeta,
@@ -44,6 +42,7 @@ from conrec.filtering.layout import (
     is_hashed,
     key_of,
     pack,
+    record,
     room_for,
     unpack,
 )
@@ -58,7 +57,7 @@ _REWRITE = "Write the store again: run the filter stage of this run once more."
 def write_store(
     folder: Path,
     user_ids: Sequence[str],
-    sids: Int[Array, "users K 3"],
+    sids: Int[Array, "users K levels"],
     scores: Float[Array, "users K"],
     *,
     model: str,
@@ -71,12 +70,12 @@ def write_store(
     Args:
         folder: folder of the store.
         user_ids: distinct, not empty.
-        sids: resolved codes, best first; -1 in all three for an empty slot. A user without any is stored as known
+        sids: resolved codes, best first; -1 in all of them for an empty slot. A user without any is stored as known
             with an empty set.
         scores: score of each prediction; ignored where the slot is empty.
         model: name of the row that made the predictions.
         sid_hash: hash of the SID table.
-        codebook_size: codes per level, at most 65535.
+        codebook_size: codes of each of the first three levels; of any level at most 65535.
         written_at: unix seconds; None: now.
 
     Raises:
@@ -85,7 +84,7 @@ def write_store(
     """
     check_content(user_ids, sids, scores, codebook_size)
     written_at = int(time.time()) if written_at is None else written_at
-    meta = StoreMeta(model, sid_hash, codebook_size, written_at, len(user_ids), sids.shape[1])
+    meta = StoreMeta(model, sid_hash, codebook_size, written_at, len(user_ids), sids.shape[1], levels=sids.shape[2])
     keys = [key_of(user_id) for user_id in user_ids]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     for first, second in pairwise(order):
@@ -98,7 +97,7 @@ def write_store(
             full_id = user_ids[position].encode() if is_hashed(keys[position]) else b""
             yield keys[position], records[position].tobytes() + full_id
 
-    room = room_for(len(order), meta.slots, sum(len(key) for key in keys), user_ids, keys)
+    room = room_for(len(order), meta.slots * records.itemsize, sum(len(key) for key in keys), user_ids, keys)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{uuid.uuid4().hex[:8]}.tmp"
     trimmed = temporary.with_suffix(".trimmed")
@@ -115,7 +114,7 @@ def write_store(
     finally:
         temporary.unlink(missing_ok=True)
         trimmed.unlink(missing_ok=True)
-    header = {"format": FORMAT, "file": final.name, "bytes": size, "sha256": digest, "meta": asdict(meta)}
+    header = {"format": FORMAT, "file": final.name, "bytes": size, "sha256": digest, "meta": meta.to_json()}
     write_json(folder / HEADER, header)
     for stale in folder.iterdir():
         if stale.name not in (final.name, HEADER) and stale.suffix in (".mdb", ".tmp", ".trimmed"):
@@ -231,10 +230,11 @@ class PredictSetStore:
 
     def get_many(
         self, user_ids: Sequence[str]
-    ) -> tuple[Bool[Array, " users"], Int32[Array, "users slots 3"], Float32[Array, "users slots"]]:
+    ) -> tuple[Bool[Array, " users"], Int32[Array, "users slots levels"], Float32[Array, "users slots"]]:
         """Predict sets of many users: whether each is in the store, codes (-1: empty slot) and scores (-inf)."""
         empty = pack(
-            np.full((1, self.meta.slots, 3), -1, dtype=np.int32), np.zeros((1, self.meta.slots), dtype=np.float32)
+            np.full((1, self.meta.slots, self.meta.levels), -1, dtype=np.int32),
+            np.zeros((1, self.meta.slots), dtype=np.float32),
         ).tobytes()
         keys = [key_of(user_id) for user_id in user_ids]
         values: list[bytes] = []
@@ -247,7 +247,7 @@ class PredictSetStore:
                     value = None
                 found[position] = value is not None
                 values.append(empty if value is None else value)
-        codes, scores = unpack(values, self.meta.slots)
+        codes, scores = unpack(values, self.meta.slots, self.meta.levels)
         return found, codes, scores
 
     def user_ids(self) -> Iterator[str]:
@@ -258,7 +258,7 @@ class PredictSetStore:
                     yield self._full_id(key, value)
 
     def _full_id(self, key: bytes, value: bytes) -> str:
-        return (value[self.meta.slots * RECORD.itemsize :] if is_hashed(key) else key[1:]).decode()
+        return (value[self.meta.slots * record(self.meta.levels).itemsize :] if is_hashed(key) else key[1:]).decode()
 
     def _open_environment(self) -> lmdb.Environment:
         if self._environment is None:

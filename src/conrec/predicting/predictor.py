@@ -114,7 +114,7 @@ class Predictor:
 
     @cached_property
     def _codes(self) -> Array:
-        """Resolved codes, int32 [items, 3]."""
+        """Resolved codes, int32 [items, levels]."""
         return np.ascontiguousarray(self.space.items.semantic_ids.resolved, dtype=np.int32)
 
     @cached_property

@@ -65,7 +65,7 @@ class _Sets:
 
     Attributes:
         names: user IDs.
-        codes: int32 [users, size, 3], -1 in an empty place.
+        codes: int32 [users, size, levels], -1 in an empty place.
         scores: float32 [users, size], -inf there.
     """
 
@@ -112,7 +112,7 @@ def store_of_shards(
     catalogue = FilterCatalogue.load(run_folder, grown=True)
     model = str(made_from["model"])
     _check_origin(run_folder, plan, model, catalogue)
-    sets = _sets(plan, size)
+    sets = _sets(plan, size, catalogue.sids.levels)
     target = run_folder / "filter" / model
     old = None if replace and not _readable(target) else _before(target, catalogue)
     renewed, kept, gone = 0, 0, 0
@@ -207,10 +207,10 @@ def _before(folder: Path, catalogue: FilterCatalogue) -> PredictSetStore | None:
         ) from None
 
 
-def _sets(plan: Plan, size: int) -> _Sets:
+def _sets(plan: Plan, size: int, levels: int) -> _Sets:
     """The first ``size`` ranks of all shards."""
     names: list[str] = []
-    codes, scores = [np.empty((0, size, 3), dtype=np.int32)], [np.empty((0, size), dtype=np.float32)]
+    codes, scores = [np.empty((0, size, levels), dtype=np.int32)], [np.empty((0, size), dtype=np.float32)]
     for shard in range(plan.shards):
         table = pa.concat_tables(read_shard(plan, shard))
         table = table.filter(pc.less_equal(table["rank"], size))
@@ -218,8 +218,8 @@ def _sets(plan: Plan, size: int) -> _Sets:
         opens = np.flatnonzero(table["rank"].to_numpy() == 1)
         user = np.cumsum(table["rank"].to_numpy() == 1) - 1
         place = table["rank"].to_numpy() - 1
-        block = np.full((len(opens), size, 3), -1, dtype=np.int32)
-        block[user, place] = np.asarray(pc.list_flatten(table["codes"])).reshape(-1, 3)
+        block = np.full((len(opens), size, levels), -1, dtype=np.int32)
+        block[user, place] = np.asarray(pc.list_flatten(table["codes"])).reshape(-1, levels)
         score = np.full((len(opens), size), -np.inf, dtype=np.float32)
         score[user, place] = table["score"].to_numpy()
         names += table["user_id"].take(pa.array(opens)).to_pylist()
