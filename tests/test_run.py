@@ -50,6 +50,29 @@ def test_settings_that_would_fail_late_are_refused_early(overrides, said):
     assert said in str(caught.value)
 
 
+def test_items_depend_on_the_files_of_both_encoders_and_of_the_images(tmp_path):
+    """A model in a folder by its contents, images by their names, sizes and times."""
+    for name in ("text", "image", "posters"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("1")
+    image = {"model": str(tmp_path / "image"), "folder": str(tmp_path / "posters")}
+    encoder = {"model": str(tmp_path / "text"), "image": image}
+
+    def section():
+        return Workspace(tmp_path / "run", load_config(overrides={"encoder": encoder})).section("encoder")
+
+    before = section()
+    for name in ("text", "image", "posters"):
+        (tmp_path / name / "file").write_text("another")
+        after = section()
+        assert after != before
+        assert section() == after
+        before = after
+    image["model"] = "a/name"  # no folder: its name stands for it
+    assert "encoder image files" in before
+    assert "encoder image files" not in section()
+
+
 def test_every_stage_writes_what_a_later_one_reads(tmp_path):
     """Inputs are outputs of earlier stages, and no two stages write the same file."""
     written: set[str] = set()

@@ -112,7 +112,7 @@ class Chain:
                 "items/manifest.json",
                 ("data/items.parquet", "data/events.parquet", "data/periods.json"),
                 tuple(f"items/{name}" for name in ITEM_FILES),
-                space.section("encoder", "rqvae"),
+                space.section("encoder", "rqvae", "semantic_ids"),
                 self._items,
             ),
         ]
@@ -146,7 +146,8 @@ class Chain:
     def _items(self) -> None:
         space = self.space
         seed = self.trainer.seed("items")
-        build_items(space.prepared.items, space.trained_items, self.config, space.folder / "items", seed)
+        vectors = space.collaborative_vectors(seed)
+        build_items(space.prepared.items, space.trained_items, self.config, space.folder / "items", seed, vectors)
 
     def _conrec(self) -> list[tuple[str, str, Callable[[], None]]]:
         """Name, section of the configuration and training of each CoNRec stage."""
@@ -216,8 +217,8 @@ class Chain:
 
 
 ITEM_FILES = (
-    "embeddings.safetensors", "rqvae.safetensors", "semantic_ids.parquet", "trie.safetensors", "rebuilt.safetensors",
-    "diagnostics.json",
+    "embeddings.safetensors", "fusion.safetensors", "quantiser.safetensors", "semantic_ids.parquet", "trie.safetensors",
+    "rebuilt.safetensors", "diagnostics.json",
 )  # fmt: skip
 LANGUAGE = ("backbone", "prompts", "protocol", "prediction")
 """Sections that every stage of the language model depends on."""

@@ -19,6 +19,7 @@ from conrec.config import Config, Context
 from conrec.errors import ConfigError
 from conrec.evaluation.metrics import fhr
 from conrec.items.build import ItemSpace, read_items
+from conrec.items.encoders.collaborative import co_feedback_vectors
 from conrec.items.growth import Catalogue, current_catalogue, own_catalogue
 from conrec.items.space import TRIE
 from conrec.items.trie import Trie
@@ -104,6 +105,14 @@ class Workspace:
     def trained_items(self) -> Array:
         """bool [items]: items with an event in the training period; what is learned of items is learned of these."""
         return self.prepared.trained_items()
+
+    def collaborative_vectors(self, seed: int) -> dict[str, Array]:
+        """Item vectors from co-feedback of the training period, of each sign that has a weight."""
+        log = self.prepared.log
+        seen = log.before(self.prepared.periods.validation)
+        return co_feedback_vectors(
+            seen.user, seen.item, seen.feedback, log.n_items, self.config.encoder.collaborative, seed
+        )
 
     @cached_property
     def trie(self) -> Trie:

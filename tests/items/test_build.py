@@ -15,7 +15,7 @@ from conrec.config import Config, load_config
 from conrec.errors import ArtefactError, ConfigError, DataError
 from conrec.items.build import build_items, item_texts, read_items
 from conrec.items.encoders import text as encoders
-from conrec.items.quantisers.rqvae import RqVae
+from conrec.items.quantisers.quantiser import load_quantiser
 from conrec.logs.prepare import Prepared
 from conrec.logs.schema import ITEMS
 
@@ -54,7 +54,7 @@ def test_all_files_agree_with_each_other(built: Path, titles: pa.Table) -> None:
     assert (len(space), space.codebook_size) == (ROWS, 32)
     assert len(np.unique(space.semantic_ids.resolved, axis=0)) == ROWS
     embeddings = read_tensors(built / "embeddings.safetensors")["embedding"]
-    model = RqVae.load(built / "rqvae.safetensors")
+    model = load_quantiser(built / "quantiser.safetensors")
     assert np.array_equal(model.encode(embeddings), space.semantic_ids.codes)
     assert np.allclose(model.mean.numpy(), embeddings[:TRAIN].mean(0), atol=1e-6)
     # Rebuilt from the raw codes: items that share them are alike, moved or not.
@@ -104,7 +104,9 @@ def test_items_outside_the_training_period_change_nothing_for_those_inside(
     assert np.array_equal(resolved[~later], alone.semantic_ids.resolved)
     assert len(np.unique(resolved, axis=0)) == TRAIN + 60
     assert np.array_equal(both.rebuilt[~later], alone.rebuilt)
-    assert (tmp_path / "both/rqvae.safetensors").read_bytes() == (tmp_path / "alone/rqvae.safetensors").read_bytes()
+    assert (tmp_path / "both/quantiser.safetensors").read_bytes() == (
+        tmp_path / "alone/quantiser.safetensors"
+    ).read_bytes()
     embedded = [read_tensors(tmp_path / name / "embeddings.safetensors")["embedding"] for name in ("both", "alone")]
     assert np.array_equal(embedded[0][~later], embedded[1])
 
@@ -128,7 +130,7 @@ def test_codebooks_grow_where_the_whole_catalogue_would_not_fit(
     assert len(np.unique(space.semantic_ids.resolved, axis=0)) == 340
     found = read_json(tmp_path / "diagnostics.json")
     assert (found["codebook_size_by_training_items"], found["codebook_size"]) == (16, 32)
-    assert RqVae.load(tmp_path / "rqvae.safetensors").config.codebook_size == 32
+    assert load_quantiser(tmp_path / "quantiser.safetensors").config.codebook_size == 32
     assert "items share a first code of 16: trained again with 32 a level" in " ".join(capsys.readouterr().err.split())
 
 

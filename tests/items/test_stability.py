@@ -13,8 +13,7 @@ from conrec.config import RqVaeConfig
 from conrec.items import stability
 from conrec.items.figures import stability_listings
 from conrec.items.paraphrase import RULES
-from conrec.items.quantisers.rqvae import RqVae
-from conrec.items.quantisers.training import train_rqvae
+from conrec.items.quantisers.quantiser import Quantiser, train_quantiser
 from conrec.items.stability import HELD_OUT, describe_stability
 from conrec.logs.catalogue import item_text
 from conrec.logs.schema import ITEMS
@@ -31,8 +30,8 @@ def embeddings() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def model(embeddings: np.ndarray) -> RqVae:
-    found = train_rqvae(embeddings[:TRAIN], CONFIG, 7)
+def model(embeddings: np.ndarray) -> Quantiser:
+    found = train_quantiser(embeddings[:TRAIN], CONFIG, 7)
     assert found.codebooks.shape[1] == SIZE
     return found
 
@@ -59,23 +58,23 @@ def embedded(some: pa.Table) -> np.ndarray:
     return rows
 
 
-def describe(model: RqVae, embeddings: np.ndarray, **changes: Any) -> dict[str, Any]:
+def describe(model: Quantiser, embeddings: np.ndarray, **changes: Any) -> dict[str, Any]:
     values = {"config": CONFIG, "seed": 7, "embed": None, **changes}
     return describe_stability(model, embeddings, np.arange(N) < TRAIN, catalogue(), **values)
 
 
 @pytest.fixture(scope="module")
-def found(model: RqVae, embeddings: np.ndarray) -> dict[str, Any]:
+def found(model: Quantiser, embeddings: np.ndarray) -> dict[str, Any]:
     return describe(model, embeddings, embed=embedded)
 
 
-def test_it_is_json_and_the_same_again(found: dict[str, Any], model: RqVae, embeddings: np.ndarray) -> None:
+def test_it_is_json_and_the_same_again(found: dict[str, Any], model: Quantiser, embeddings: np.ndarray) -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert describe(model, embeddings, embed=embedded) == found
 
 
 def test_no_noise_moves_nothing_and_more_noise_more(
-    model: RqVae, embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    model: Quantiser, embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stability, "NOISE", (0.0, 0.1, 1.0))
     none, some, much = describe(model, embeddings)["noise"]
@@ -84,15 +83,17 @@ def test_no_noise_moves_nothing_and_more_noise_more(
     assert all(one["kept"] == sorted(one["kept"], reverse=True) for one in (some, much))
 
 
-def test_noise_has_the_length_it_says(model: RqVae, embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_has_the_length_it_says(
+    model: Quantiser, embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[np.ndarray] = []
-    encode = RqVae.encode
+    encode = Quantiser.encode
 
-    def spy(self: RqVae, rows: np.ndarray) -> np.ndarray:
+    def spy(self: Quantiser, rows: np.ndarray) -> np.ndarray:
         seen.append(rows)
         return encode(self, rows)
 
-    monkeypatch.setattr(RqVae, "encode", spy)
+    monkeypatch.setattr(Quantiser, "encode", spy)
     monkeypatch.setattr(stability, "NOISE", (0.25,))
     monkeypatch.setattr(stability, "SAMPLE", 50)
     assert describe(model, embeddings)["noise"][0]["items"] == 50
@@ -116,13 +117,13 @@ def test_other_words_count_where_they_change_the_text(found: dict[str, Any]) -> 
     assert rules["year"]["kept"][0] < 1
 
 
-def test_no_text_no_paraphrase(model: RqVae, embeddings: np.ndarray) -> None:
+def test_no_text_no_paraphrase(model: Quantiser, embeddings: np.ndarray) -> None:
     found = describe(model, embeddings)
     assert found["paraphrase"] is None
     assert stability_listings(found)[0].rows[-1][0].endswith("items appended")
 
 
-def test_training_again(found: dict[str, Any], model: RqVae, embeddings: np.ndarray) -> None:
+def test_training_again(found: dict[str, Any], model: Quantiser, embeddings: np.ndarray) -> None:
     again, fewer = found["retrained"], found["fewer"]
     assert again["seed"] != found["seed"]
     assert again["items"] == N
@@ -141,7 +142,7 @@ def test_appending_moves_nothing(found: dict[str, Any]) -> None:
     assert found["appended"] == {"items": round(HELD_OUT * TRAIN), "kept": [1, 1, 1]}
 
 
-def test_a_catalogue_too_small_to_hold_items_out(model: RqVae, embeddings: np.ndarray) -> None:
+def test_a_catalogue_too_small_to_hold_items_out(model: Quantiser, embeddings: np.ndarray) -> None:
     table = catalogue().slice(0, SIZE)
     every = np.ones(SIZE, dtype=np.bool_)
     found = describe_stability(model, embeddings[:SIZE], every, table, CONFIG, 7, None)

@@ -19,6 +19,7 @@ from conrec.config import load_config
 from conrec.errors import ArtefactError, MissingExtraError
 from conrec.evaluation.evaluate import evaluate
 from conrec.filtering.threshold import BOUNDS, TradeOff, best_within
+from conrec.items.diagnose import QUANTISER
 from conrec.report.build import SECTIONS, build_report
 from conrec.report.content import number
 
@@ -373,8 +374,8 @@ STABLE = {
 
 
 def test_stability_is_shown_where_it_is_of_these_codebooks(light_copy: Path) -> None:
-    (light_copy / "items" / "quantiser.safetensors").write_bytes(b"codebooks")
-    written = {**STABLE, "quantiser": hash_file(light_copy / "items" / "quantiser.safetensors")}
+    (light_copy / "items" / QUANTISER).write_bytes(b"codebooks")
+    written = {**STABLE, "quantiser": hash_file(light_copy / "items" / QUANTISER)}
     write_json(light_copy / "items" / "stability.json", written)
     text = codes_section(light_copy)
     assert "noise of 5% of the length 120 0.987 0.876 0.765" in text
@@ -382,7 +383,7 @@ def test_stability_is_shown_where_it_is_of_these_codebooks(light_copy: Path) -> 
     assert "another seed: within matched parents 0.910 0.820 0.730" in text
     assert "another seed: pairs that stay together 0.550 0.500 –" in text
     assert "without a tenth" not in text
-    (light_copy / "items" / "quantiser.safetensors").write_bytes(b"other codebooks")
+    (light_copy / "items" / QUANTISER).write_bytes(b"other codebooks")
     text = codes_section(light_copy)
     assert "items/stability.json is of other codebooks than this run has now" in text
     assert "noise of 5%" not in text

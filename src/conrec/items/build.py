@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32
 
 from conrec.arrays import Array
 from conrec.artefacts import write_json, write_tensors
 from conrec.config import Config
 from conrec.errors import DataError, MissingExtraError
+from conrec.items.collisions import most_of_a_first_code, name_items
 from conrec.items.diagnostics import describe_items, unit_rows
-from conrec.items.semantic_ids import LEVELS, SemanticIds, most_of_a_first_code, resolve_collisions, write_semantic_ids
+from conrec.items.encoders.embed import CACHE, FUSION, embed_items, item_texts
+from conrec.items.semantic_ids import LEVELS, write_semantic_ids
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, read_items
 from conrec.progress import console
 
@@ -23,7 +25,12 @@ __all__ = ["ItemSpace", "build_items", "item_texts", "read_items"]
 
 
 def build_items(
-    prepared_items: pa.Table, train_items: Bool[Array, " items"], config: Config, folder: Path, seed: int
+    prepared_items: pa.Table,
+    train_items: Bool[Array, " items"],
+    config: Config,
+    folder: Path,
+    seed: int,
+    collaborative: Mapping[str, Float32[Array, "items _"]] | None = None,
 ) -> ItemSpace:
     """Embed, quantise and name every item, and write ``RUN/items``.
 
@@ -33,7 +40,8 @@ def build_items(
     items share a first code than the two levels below can name, all codebooks are trained again with twice as many
     codes, and so on until all items fit or the training items cannot start more.
 
-    Files: ``embeddings.safetensors`` ("embedding" float32 [items, d]), ``rqvae.safetensors``,
+    Files: ``embeddings.safetensors`` ("embedding" float32 [items, d]), ``fusion.safetensors`` (see
+    `conrec.items.encoders.fusion`), ``quantiser.safetensors``,
     ``semantic_ids.parquet``, ``trie.safetensors`` (of the resolved codes), ``rebuilt.safetensors`` ("rebuilt" float32
     [items, d], see `ItemSpace`) and ``diagnostics.json`` (see `conrec.items.diagnostics.describe_items`; its "curve" is
     that of the training).
@@ -45,6 +53,7 @@ def build_items(
         config: sections encoder, rqvae and run.
         folder: ``RUN/items``.
         seed: of the RQ-VAE.
+        collaborative: item vectors from feedback, see `conrec.items.encoders.embed.embed_items`.
 
     Raises:
         DataError: an empty catalogue, no item of the training period, or more items than there are names.
@@ -66,13 +75,8 @@ def build_items(
     # Torch comes with an extra; reading the items back does without it.
     import torch  # noqa: PLC0415
 
-    from conrec.items.encoders.text import encode_texts  # noqa: PLC0415
-    from conrec.items.quantisers.training import (  # noqa: PLC0415
-        check_embeddings,
-        larger_codebook,
-        resolve_codebook_size,
-        train_rqvae,
-    )
+    from conrec.items.quantisers.quantiser import check_embeddings, train_quantiser  # noqa: PLC0415
+    from conrec.items.quantisers.sizes import larger_codebook, resolve_codebook_size  # noqa: PLC0415
     from conrec.items.trie import Trie  # noqa: PLC0415
     from conrec.items.trie_file import save_trie  # noqa: PLC0415
 
@@ -82,33 +86,36 @@ def build_items(
     # Before the slow part: a codebook that cannot be filled.
     n_train = int(train_items.sum())
     size = by_training_items = resolve_codebook_size(config.rqvae, n_train)
-    texts = np.asarray(item_texts(prepared_items), dtype=object)
-    embeddings = _apart(lambda some: encode_texts(some.tolist(), config.encoder, device), texts, train_items)
+    embedded = embed_items(
+        prepared_items, train_items, config.encoder, collaborative or {}, device=device, cache=folder.parent / CACHE
+    )
+    embeddings = embedded.embeddings
     check_embeddings(embeddings)
+    embedded.fusion.save(folder / FUSION)
     write_tensors(folder / "embeddings.safetensors", {"embedding": embeddings})
     while True:
         sized = config.rqvae.model_copy(update={"codebook_size": size})
-        model = train_rqvae(embeddings[train_items], sized, seed, device)
+        model = train_quantiser(embeddings[train_items], sized, seed, device)
         codes = _apart(model.encode, embeddings, train_items)
         larger = None if config.rqvae.codebook_size is not None else larger_codebook(size, n_train)
         most = most_of_a_first_code(codes)
-        if most <= size * size or larger is None:
+        if most <= size * size or larger is None or config.semantic_ids.collisions != "nearest":
             break
         console.print(f"        {most} items share a first code of {size}: trained again with {larger} a level")
         size = larger
-    model.save(folder / "rqvae.safetensors")
+    model.save(folder / "quantiser.safetensors")
     latents = _apart(model.latents, embeddings, train_items)
-    resolved = resolve_collisions(codes, latents, model.codebooks.cpu().numpy(), train_items)
-    ids = SemanticIds(codes, resolved, size)
+    ids = name_items(codes, latents, model.codebooks.cpu().numpy(), train_items, config.semantic_ids)
     item_ids = prepared_items["item_id"].to_pylist()
     write_semantic_ids(folder / SEMANTIC_IDS_FILE, item_ids, ids)
-    save_trie(folder / TRIE, Trie.from_codes(torch.from_numpy(resolved), size))
+    save_trie(folder / TRIE, Trie.of(ids))
     rebuilt = unit_rows(_apart(model.rebuild, codes, train_items))
     write_tensors(folder / REBUILT, {"rebuilt": rebuilt})
-    from_resolved = _apart(model.rebuild, resolved[:, :LEVELS], train_items)
+    from_resolved = _apart(model.rebuild, ids.resolved[:, :LEVELS], train_items)
     centred = embeddings - model.mean.cpu().numpy()
     described = describe_items(ids, centred, rebuilt, from_resolved, train_items, prepared_items, seed)
     described["codebook_size_by_training_items"] = by_training_items
+    described["embedding"] = embedded.report
     write_json(folder / "diagnostics.json", {**described, "curve": model.curve})
     return ItemSpace(tuple(item_ids), ids, rebuilt)
 
@@ -125,9 +132,3 @@ def _apart(function: Callable[[Array], Array], rows: Array, train_items: Array) 
     if not train_items.all():
         result[~train_items] = function(rows[~train_items])
     return result
-
-
-def item_texts(prepared_items: pa.Table) -> list[str]:
-    """What is embedded of each item: its text, or its title where the text is empty."""
-    columns = prepared_items["text"].to_pylist(), prepared_items["title"].to_pylist()
-    return [text or title or "" for text, title in zip(*columns, strict=True)]

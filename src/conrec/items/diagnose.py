@@ -22,7 +22,7 @@ __all__ = ["STABILITY", "diagnose", "quantiser_hash", "read_embeddings", "stabil
 
 STABILITY = "stability.json"
 """Below ``RUN/items``."""
-QUANTISER = "rqvae.safetensors"
+QUANTISER = "quantiser.safetensors"
 
 
 def diagnose(
@@ -40,10 +40,10 @@ def diagnose(
     Raises:
         ArtefactError: a file is missing, damaged or of another catalogue.
     """
-    from conrec.items.quantisers.rqvae import RqVae  # noqa: PLC0415  (torch comes with an extra)
+    from conrec.items.quantisers.quantiser import load_quantiser  # noqa: PLC0415  (torch comes with an extra)
 
     space, embeddings = _read(folder, items)
-    model = RqVae.load(folder / QUANTISER)
+    model = load_quantiser(folder / QUANTISER)
     from_resolved = rebuilt_from(model, space.semantic_ids, "resolved")
     centred = embeddings - model.mean.cpu().numpy()
     return describe_items(
@@ -71,11 +71,11 @@ def stability(
     """
     from conrec.items.encoders.embed import CACHE, FUSION, embed_new  # noqa: PLC0415  (torch comes with an extra)
     from conrec.items.encoders.fusion import Fusion  # noqa: PLC0415
-    from conrec.items.quantisers.rqvae import RqVae  # noqa: PLC0415
+    from conrec.items.quantisers.quantiser import load_quantiser  # noqa: PLC0415
     from conrec.items.stability import describe_stability  # noqa: PLC0415
 
     _, embeddings = _read(folder, items)
-    model = RqVae.load(folder / QUANTISER)
+    model = load_quantiser(folder / QUANTISER)
     fusion = Fusion.load(folder / FUSION)
 
     def embed(some: pa.Table) -> Array:

@@ -69,7 +69,7 @@ def describe_items(
     nearest = min(NEAREST, len(ids) - 1)
     # A single item has no neighbours.
     asked = queries if nearest > 0 else queries[:0]
-    hits = neighbour_hits(original, (alike(raw, ids.codes), alike(resolved, ids.resolved)), asked)
+    hits = neighbour_hits(original, (alike(raw, ids.codes), alike(resolved, ids.resolved[:, :LEVELS])), asked)
     return {
         "items": len(ids),
         "training_items": int(train_items.sum()),

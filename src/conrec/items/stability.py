@@ -14,8 +14,7 @@ from conrec.config import RqVaeConfig
 from conrec.items.encoders.embed import item_texts
 from conrec.items.matching import by_chance, globally, kept, pairs, within_parents
 from conrec.items.paraphrase import RULES, paraphrase
-from conrec.items.quantisers.rqvae import RqVae
-from conrec.items.quantisers.training import train_rqvae
+from conrec.items.quantisers.quantiser import Quantiser, train_quantiser
 from conrec.logs.titles import titles_of
 from conrec.progress import meter
 from conrec.seeds import derive, generator
@@ -36,7 +35,7 @@ Embed = Callable[[pa.Table], Float[Array, "items d"]]
 
 
 def describe_stability(
-    model: RqVae,
+    model: Quantiser,
     embeddings: Float[Array, "items d"],
     train_items: Bool[Array, " items"],
     items: pa.Table,
@@ -83,10 +82,10 @@ def describe_stability(
         step(note="paraphrases")
         words = None if embed is None else _in_other_words(model, embeddings, items, embed, seed)
         step(note="another seed")
-        retrained = train_rqvae(embeddings[train_rows], sized, other_seed, device).encode(embeddings)
+        retrained = train_quantiser(embeddings[train_rows], sized, other_seed, device).encode(embeddings)
         step(note="fewer items")
         # Fewer items than codes cannot start a codebook: then there is no smaller catalogue to compare with.
-        smaller = train_rqvae(embeddings[stay], sized, seed, device) if len(out) and len(stay) >= size else None
+        smaller = train_quantiser(embeddings[stay], sized, seed, device) if len(out) and len(stay) >= size else None
         step()
     return {
         "items": n,
@@ -108,7 +107,7 @@ def _sample(n: int, seed: int, purpose: str) -> Array:
     return np.arange(n) if n <= SAMPLE else np.sort(random.choice(n, SAMPLE, replace=False))
 
 
-def _under_noise(model: RqVae, embeddings: Array, seed: int) -> list[dict[str, Any]]:
+def _under_noise(model: Quantiser, embeddings: Array, seed: int) -> list[dict[str, Any]]:
     rows = _sample(len(embeddings), seed, "noise rows")
     points = embeddings[rows].astype(np.float64)
     codes = model.encode(embeddings[rows])
@@ -125,25 +124,42 @@ def _under_noise(model: RqVae, embeddings: Array, seed: int) -> list[dict[str, A
     return found
 
 
-def _in_other_words(model: RqVae, embeddings: Array, items: pa.Table, embed: Embed, seed: int) -> list[dict[str, Any]]:
-    rows = _sample(len(embeddings), seed, "paraphrased rows").tolist()
+def _in_other_words(
+    model: Quantiser, embeddings: Array, items: pa.Table, embed: Embed, seed: int
+) -> list[dict[str, Any]]:
+    rows = _sample(len(embeddings), seed, "paraphrased rows")
     texts, titles, categories = item_texts(items), titles_of(items), items["category"].to_pylist()
-    found = []
+    said: list[str] = []
+    place: list[int] = []
+    ends: list[int] = []
     for rule in RULES:
-        said = {row: paraphrase(texts[row], titles[row], categories[row], rule) for row in rows}
-        changed = [row for row in rows if said[row] != texts[row]]
-        one: dict[str, Any] = {"rule": rule, "items": len(changed), "cosine": None, "kept": None}
-        if changed:
-            before = items.take(changed)
-            column = before.schema.get_field_index("text")
-            after = before.set_column(column, "text", pa.array([said[row] for row in changed], pa.string()))
-            here = embeddings[changed]
-            # Fusion is affine, so that the difference is that of the fused vectors whatever stands beside the text.
-            there = here + (embed(after) - embed(before))
-            lengths = np.linalg.norm(here, axis=1) * np.linalg.norm(there, axis=1)
-            one["cosine"] = float(((here * there).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
-            one["kept"] = kept(model.encode(here), model.encode(there))
-        found.append(one)
+        for position, row in enumerate(rows.tolist()):
+            words = paraphrase(texts[row], titles[row], categories[row], rule)
+            if words != texts[row]:
+                said.append(words)
+                place.append(position)
+        ends.append(len(said))
+    # All rules at once: encoders take seconds to load.
+    sample = items.take(rows)
+    before, again = embed(sample), sample.take(pa.array(place, pa.int64()))
+    after = embed(again.set_column(again.schema.get_field_index("text"), "text", pa.array(said, pa.string())))
+    here = embeddings[rows][place]
+    # Fusion is affine, so that the difference is that of the fused vectors whatever stands beside the text.
+    there = here + (after - before[place])
+    lengths = np.linalg.norm(here, axis=1) * np.linalg.norm(there, axis=1)
+    cosine = (here * there).sum(axis=1) / np.maximum(lengths, 1e-12)
+    found = []
+    for rule, begin, end in zip(RULES, [0, *ends], ends, strict=False):
+        own = slice(begin, end)
+        some = end > begin
+        found.append(
+            {
+                "rule": rule,
+                "items": end - begin,
+                "cosine": float(cosine[own].mean()) if some else None,
+                "kept": kept(model.encode(here[own]), model.encode(there[own])) if some else None,
+            }
+        )
     return found
 
 
@@ -157,7 +173,7 @@ def _matched(first: Int32[Array, "items 3"], second: Int32[Array, "items 3"], se
     }
 
 
-def _appended(model: RqVae, embeddings: Array, there: Array, new: Array) -> dict[str, Any]:
+def _appended(model: Quantiser, embeddings: Array, there: Array, new: Array) -> dict[str, Any]:
     """Codes of the items that were there, before and after the new ones were encoded beside them."""
     together = np.concatenate([there, new])
     after = model.encode(embeddings[together])[: len(there)]

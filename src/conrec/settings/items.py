@@ -82,26 +82,43 @@ class EncoderConfig(Settings):
 
 
 class RqVaeConfig(Settings):
-    """Residual-quantised autoencoder (paper: 3 levels of 8192 codes)."""
+    """The residual quantiser (paper: RQ-VAE of 3 levels of 8192 codes); docs/semantic_ids.md has figures."""
 
+    method: Literal["rqvae", "residual_kmeans"] = "rqvae"
+    """`rqvae` (paper), or `residual_kmeans`: codebooks of the embeddings themselves, with no network."""
     levels: Literal[3] = 3
     """D (paper: 3)."""
     codebook_size: Annotated[int, Field(ge=2)] | None = None
     """Codes per level; None: the power of two at or above the square root of the number of items of the training
     period, from 16 to 8192, and no more than those items can start; doubled where the catalogue would not fit."""
-    hidden_dims: tuple[Positive, ...] = (256,)
-    """Hidden layers of the encoder, mirrored in the decoder. A second one fits the training items better and
-    new items worse (ML-100K titles)."""
-    latent_dim: Positive = 64
+    beam: Positive = 5
+    """How many prefixes of codes are kept level by level while the codes of an item are sought; 1: the nearest codeword
+    of each level."""
+    hidden_dims: tuple[Positive, ...] = (512,)
+    """Hidden layers of the encoder's network, mirrored in the decoder."""
+    latent_dim: Positive = 128
+    """Length of what is quantised; no more than the embeddings have."""
+    noise: float = Field(default=1.5, ge=0)
+    """Standard deviation of the noise that the encoder sees in training, in that of an average feature."""
     commitment_weight: float = 0.25
     """Lambda of the loss."""
     decay: Share = 0.95
     """Decay of the moving averages behind the codebooks."""
     dead_after: Positive = 10
     """A code is dead, and restarted, after this many epochs without an item."""
+    balance: Literal["none", "last", "all"] = "none"
+    """Which levels are assigned by balanced optimal transport (Sinkhorn) in training, so that codes are used alike."""
+    balance_epsilon: Rate = 0.003
+    """Entropy of that transport, in its largest cost; smaller is harder (LC-Rec: 0.003)."""
     epochs: Positive = 150
+    """At most so many; see `validation_share`."""
     batch_size: Positive = 256
     learning_rate: Rate = 1e-3
+    validation_share: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the training items whose reconstruction decides when training stops and which state is kept; None: 0.05
+    from 10,000 items on, and none below, where every item is worth more in training."""
+    patience: Positive = 10
+    """Epochs without a better reconstruction of those before training stops."""
 
 
 class SemanticIdsConfig(Settings):

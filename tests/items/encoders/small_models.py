@@ -11,6 +11,10 @@ import torch
 from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    BlipConfig,
+    BlipImageProcessorPil,
+    BlipModel,
+    BlipProcessor,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -32,7 +36,8 @@ _SIZE = {"height": SIDE, "width": SIDE}
 
 
 def write_model(kind: str, folder: Path) -> Path:
-    """A model folder that sentence-transformers loads: kind "clip", "siglip", or "vit", which reads no text."""
+    """A model folder that sentence-transformers loads: kind "clip" or "siglip", "blip",
+    which also reads an image with its text, or "vit", which reads no text."""
     torch.manual_seed(0)
     vision = {**_SMALL, "image_size": SIDE, "patch_size": 8}
     if kind == "vit":
@@ -45,6 +50,10 @@ def write_model(kind: str, folder: Path) -> Path:
     if kind == "clip":
         model: Any = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
         processor: Any = CLIPProcessor(CLIPImageProcessorPil(size=_SIZE, do_center_crop=False), tokenizer)
+    elif kind == "blip":
+        text |= {"encoder_hidden_size": 16, "projection_dim": 8, "sep_token_id": 3}
+        model = BlipModel(BlipConfig(text_config=text, vision_config=vision, projection_dim=8))
+        processor = BlipProcessor(BlipImageProcessorPil(size=_SIZE), tokenizer)
     else:
         model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
         processor = SiglipProcessor(SiglipImageProcessorPil(size=_SIZE), tokenizer)

@@ -136,7 +136,19 @@ def test_joint_is_the_sum_of_both_towers_where_a_model_takes_one_at_a_time(folde
     assert (joint.image[~joint.read] == 0).all()
 
 
-def test_joint_is_one_input_where_the_model_takes_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joint_is_one_input_of_a_model_of_transformers(folder: Path, tmp_path: Path) -> None:
+    config = settings(folder, "clip", model=str(write_model("blip", tmp_path / "blip")), joint=True)
+    seen = see([*IMAGES, "0.png"], [*TEXTS, "some green lines"], config)
+    assert seen.joint
+    assert seen.read.tolist() == [*READ, True]
+    assert not np.array_equal(seen.image[-1], seen.image[0])
+    model = SentenceTransformer(config.image.model, device="cpu")
+    image = read_image("0.png", config.image)
+    both = [{"image": image, "text": TEXTS[0]}, {"image": image, "text": "some green lines"}]
+    assert np.allclose(seen.image[[0, -1]], unit(model.encode(both)), atol=1e-5)
+
+
+def test_a_joint_input_is_of_its_image_and_its_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model of the kind that reads an image with its text, in the place of one of billions of weights."""
 
     class Both:

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conrec.items.quantisers.codebooks import MovingCodebook, kmeans, nearest, sums_by_code
+from conrec.items.quantisers.assignment import nearest, sums_by_code
+from conrec.items.quantisers.codebooks import MovingCodebook
+from conrec.items.quantisers.kmeans import kmeans
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -11,12 +11,15 @@ import torch
 from conrec.artefacts import write_tensors
 from conrec.config import RqVaeConfig
 from conrec.errors import ArtefactError, ConfigError, DataError
-from conrec.items.diagnostics import unit_rows
+from conrec.items.diagnostics import perplexity, unit_rows
+from conrec.items.quantisers.assignment import best_path
 from conrec.items.quantisers.codebooks import MovingCodebook
-from conrec.items.quantisers.rqvae import RqVae, quantise, rqvae_loss
-from conrec.items.quantisers.training import codebook_size_for, larger_codebook, resolve_codebook_size, train_rqvae
+from conrec.items.quantisers.quantiser import load_quantiser, train_quantiser
+from conrec.items.quantisers.rqvae import RqVae, quantised, rqvae_loss
+from conrec.items.quantisers.sizes import codebook_size_for, larger_codebook, resolve_codebook_size
+from conrec.seeds import derive
 
-SMALL = RqVaeConfig(codebook_size=8, hidden_dims=(16,), latent_dim=8, epochs=12, batch_size=32)
+SMALL = RqVaeConfig(codebook_size=8, hidden_dims=(16,), latent_dim=8, epochs=12, batch_size=32, noise=0.1, beam=3)
 
 
 def rows(n: int, d: int = 12, seed: int = 0) -> np.ndarray:
@@ -25,40 +28,43 @@ def rows(n: int, d: int = 12, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def model() -> RqVae:
+    """A model with all of its weights drawn, the last layers and the linear maps too."""
     generator = torch.Generator().manual_seed(0)
     model = RqVae(12, SMALL, generator)
-    model.codebooks.copy_(torch.randn(3, 8, 8, generator=generator) * 0.1)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.copy_(torch.randn(weights.shape, generator=generator) * 0.2)
+    model.codebooks.copy_(torch.randn(3, 8, 8, generator=generator) * 0.3)
     return model
 
 
 def test_loss_is_the_papers_formula(model: RqVae) -> None:
     x = torch.from_numpy(rows(5))
-    rebuilt, quantised = model(x)
-    reconstruction, commitment = rqvae_loss(x, rebuilt, quantised)
+    latents = model.to_latent(x)
+    rebuilt, chosen = model(latents, best_path(latents.detach(), model.codebooks, 1))
+    reconstruction, commitment = rqvae_loss(x, rebuilt, chosen)
     total, committed = 0.0, 0.0
     for row in x:
-        latent = model.encoder(row.unsqueeze(0))[0].detach()
-        chosen: list[torch.Tensor] = []
+        latent = (model.encoder(row) + model.into(row)).detach()
+        codewords: list[torch.Tensor] = []
         for codebook in model.codebooks:
-            residual = latent - sum(chosen, torch.zeros(8))
-            chosen.append(min(codebook, key=lambda codeword, r=residual: float(((r - codeword) ** 2).sum())))
-            committed += float(((residual - chosen[-1]) ** 2).sum())
-        decoded = model.decoder(sum(chosen, torch.zeros(8)).unsqueeze(0))[0].detach()
-        total += float(((row - decoded) ** 2).sum())
+            residual = latent - sum(codewords, torch.zeros(8))
+            codewords.append(min(codebook, key=lambda codeword, r=residual: float(((r - codeword) ** 2).sum())))
+            committed += float(((residual - codewords[-1]) ** 2).sum())
+        added = sum(codewords, torch.zeros(8))
+        total += float(((row - (model.decoder(added) + model.out(added)).detach()) ** 2).sum())
     assert float(reconstruction.detach()) == pytest.approx(total / 5, rel=1e-5)
     assert float(commitment.detach()) == pytest.approx(committed / 5, rel=1e-5)
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_commitment_of_every_level_reaches_the_encoder(model: RqVae, level: int) -> None:
-    x = torch.from_numpy(rows(5))
-    latents = model.encoder(x)
+    latents = model.to_latent(torch.from_numpy(rows(5)))
     latents.retain_grad()
-    quantised = quantise(latents, model.codebooks)
-    term = (quantised.residuals[level] - quantised.codewords[level]).square().sum(1).mean()
-    term.backward()
+    chosen = quantised(latents, best_path(latents.detach(), model.codebooks, 3), model.codebooks)
+    (chosen.residuals[level] - chosen.codewords[level]).square().sum(1).mean().backward()
     # d/dz of |R(d) - sg Z(d)|² with R(d) = z - const is 2 (R(d) - Z(d)); zero would mean a cut.
-    wanted = 2 * (quantised.residuals[level] - quantised.codewords[level]).detach() / 5
+    wanted = 2 * (chosen.residuals[level] - chosen.codewords[level]).detach() / 5
     assert torch.allclose(latents.grad, wanted, atol=1e-6)
     assert wanted.abs().max() > 1e-3
     assert model.encoder[0].weight.grad.abs().max() > 0
@@ -66,22 +72,72 @@ def test_commitment_of_every_level_reaches_the_encoder(model: RqVae, level: int)
 
 def test_reconstruction_passes_straight_through_to_the_encoder(model: RqVae) -> None:
     x = torch.from_numpy(rows(5))
-    total = quantise(model.encoder(x), model.codebooks).codewords.sum(0).requires_grad_()
-    (x - model.decoder(total)).square().sum(1).mean().backward()
-    latents = model.encoder(x)
+    latents = model.to_latent(x)
+    codes = best_path(latents.detach(), model.codebooks, 3)
+    total = quantised(latents, codes, model.codebooks).codewords.sum(0).detach().requires_grad_()
+    (x - model.from_latent(total)).square().sum(1).mean().backward()
     latents.backward(total.grad)
     wanted = model.encoder[0].weight.grad.clone()
     model.zero_grad()
-    rebuilt, quantised = model(x)
-    rqvae_loss(x, rebuilt, quantised)[0].backward()
+    rebuilt, chosen = model(model.to_latent(x), codes)
+    rqvae_loss(x, rebuilt, chosen)[0].backward()
     assert torch.allclose(model.encoder[0].weight.grad, wanted, atol=1e-5)
+    assert wanted.abs().max() > 0
     assert not model.codebooks.requires_grad
+
+
+def test_training_starts_from_residual_kmeans_of_the_principal_components() -> None:
+    embeddings = rows(300)
+    untrained = SMALL.model_copy(update={"latent_dim": 12, "learning_rate": 1e-12, "decay": 0.999999, "epochs": 1})
+    plain = SMALL.model_copy(update={"method": "residual_kmeans"})
+    errors = [
+        float(np.square(embeddings - embeddings.mean(0) - model.rebuild(model.encode(embeddings))).sum())
+        for model in (train_quantiser(embeddings, config, 0) for config in (untrained, plain))
+    ]
+    assert errors[0] == pytest.approx(errors[1], rel=0.05)  # the same but for the draws of the k-means
+    trained = train_quantiser(embeddings, SMALL.model_copy(update={"latent_dim": 12, "epochs": 60}), 0)
+    gained = float(np.square(embeddings - embeddings.mean(0) - trained.rebuild(trained.encode(embeddings))).sum())
+    assert gained < 0.97 * min(errors)
+
+
+def test_training_stops_when_held_out_rows_gain_nothing_and_keeps_the_best_state() -> None:
+    config = SMALL.model_copy(
+        update={"validation_share": 0.2, "patience": 3, "epochs": 200, "learning_rate": 2e-2, "noise": 0.0}
+    )
+    model = train_quantiser(rows(120), config, 0)
+    curve = dict(model.curve["validation"])
+    assert max(curve) < 200
+    assert not model.training
+    # The state that is kept is that of the lowest error, `patience` epochs before the last one.
+    order = torch.randperm(120, generator=_after_weights(config))
+    held = rows(120)[order[:24].numpy()]
+    centred = held - rows(120).mean(0)
+    error = np.square(centred - model.rebuild(model.encode(held))).sum() / 24 / float(model.scale) ** 2
+    assert error <= min(curve.values()) * (1 + 1e-4)
+    assert error == pytest.approx(min(curve.values()), rel=1e-4) or len(curve) < max(curve)
+
+
+def _after_weights(config: RqVaeConfig) -> torch.Generator:
+    """The generator as training has it once the weights are drawn."""
+    generator = torch.Generator().manual_seed(derive(0, "rqvae"))
+    RqVae(12, config, generator)
+    return generator
+
+
+def test_balanced_training_uses_the_last_codes_more_alike() -> None:
+    draw = np.random.default_rng(3)
+    embeddings = np.concatenate([draw.normal(size=(300, 12)) * 0.05, draw.normal(size=(60, 12)) * 2]).astype(np.float32)
+    found = {}
+    for balance in ("none", "last"):
+        model = train_quantiser(embeddings, SMALL.model_copy(update={"balance": balance, "beam": 1}), 0)
+        found[balance] = perplexity(np.bincount(model.encode(embeddings)[:, 2], minlength=8))
+    assert found["last"] > found["none"]
 
 
 def test_training_rebuilds_better_than_chance_and_uses_its_codes() -> None:
     draw = np.random.default_rng(0)
     embeddings = (draw.normal(size=(400, 4)) @ draw.normal(size=(4, 12)) + 3).astype(np.float32)
-    model = train_rqvae(embeddings, SMALL.model_copy(update={"epochs": 40, "learning_rate": 5e-3}), seed=1)
+    model = train_quantiser(embeddings, SMALL.model_copy(update={"epochs": 40, "learning_rate": 5e-3}), seed=1)
     codes = model.encode(embeddings)
     assert codes.dtype == np.int32
     assert codes.shape == (400, 3)
@@ -109,11 +165,11 @@ def test_dead_codes_are_restarted_in_training(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(MovingCodebook, "start", classmethod(far_away))
     config = SMALL.model_copy(update={"epochs": 30, "dead_after": 2})
-    model = train_rqvae(rows(200), config, seed=0)
+    model = train_quantiser(rows(200), config, seed=0)
     codes = model.encode(rows(200))
     assert model.curve["dead_codes_restarted"][-1][1] >= 3 * 7
     assert all(len(np.unique(codes[:, level])) >= 6 for level in range(3))
-    never = train_rqvae(rows(200), config.model_copy(update={"dead_after": 1000}), seed=0)
+    never = train_quantiser(rows(200), config.model_copy(update={"dead_after": 1000}), seed=0)
     assert never.curve["dead_codes_restarted"][-1][1] == 0
     assert all(len(np.unique(never.encode(rows(200))[:, level])) == 1 for level in range(3))
 
@@ -121,12 +177,12 @@ def test_dead_codes_are_restarted_in_training(monkeypatch: pytest.MonkeyPatch) -
 def test_same_seed_same_bytes_and_the_global_generator_is_left_alone(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
-        model = train_rqvae(rows(100), SMALL, seed)
+        model = train_quantiser(rows(100), SMALL, seed)
         model.save(tmp_path / name)
         torch.rand(1, generator=torch.Generator().manual_seed(seed))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(99)
-    train_rqvae(rows(100), SMALL, 3).save(tmp_path / "three")
+    train_quantiser(rows(100), SMALL, 3).save(tmp_path / "three")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == (tmp_path / "three").read_bytes()
     assert (tmp_path / "one").read_bytes() != (tmp_path / "other").read_bytes()
 
@@ -136,7 +192,7 @@ def test_the_number_of_threads_changes_nothing_and_is_given_back(tmp_path: Path)
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            train_rqvae(rows(100), SMALL, 0).save(tmp_path / str(threads))
+            train_quantiser(rows(100), SMALL, 0).save(tmp_path / str(threads))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -144,16 +200,16 @@ def test_the_number_of_threads_changes_nothing_and_is_given_back(tmp_path: Path)
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
-    model = train_rqvae(rows(100), SMALL, 0)
+    model = train_quantiser(rows(100), SMALL, 0)
     model.save(tmp_path / "rqvae.safetensors")
-    again = RqVae.load(tmp_path / "rqvae.safetensors")
+    again = load_quantiser(tmp_path / "rqvae.safetensors")
     codes = model.encode(rows(100))
     assert np.array_equal(again.encode(rows(100)), codes)
     assert np.array_equal(again.rebuild(codes), model.rebuild(codes))
     assert again.config == model.config
     write_tensors(tmp_path / "other.safetensors", {"mean": np.zeros(3, dtype=np.float32)})
-    with pytest.raises(ArtefactError, match="does not hold an RQ-VAE"):
-        RqVae.load(tmp_path / "other.safetensors")
+    with pytest.raises(ArtefactError, match="does not hold a quantiser"):
+        load_quantiser(tmp_path / "other.safetensors")
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 16), (256, 16), (257, 32), (1682, 64), (12_611, 128), (10**9, 8192)])
@@ -170,7 +226,7 @@ def test_codebook_size_is_lowered_to_what_the_rows_can_start() -> None:
     with pytest.raises(ConfigError, match=r"rqvae.codebook_size: 64 codes a level for 63 items.*at most 63"):
         resolve_codebook_size(RqVaeConfig(codebook_size=64), 63)
     with pytest.raises(ConfigError, match="8 codes a level for 7 items"):
-        train_rqvae(rows(7), SMALL, 0)
+        train_quantiser(rows(7), SMALL, 0)
 
 
 def test_a_codebook_grows_by_doubling_as_far_as_the_rows_can_start_it() -> None:
@@ -185,16 +241,16 @@ def test_broken_embeddings_are_refused() -> None:
     broken[7, 3] = np.nan
     broken[9, 0] = np.inf
     with pytest.raises(DataError, match=r"row 7 is not finite \(2 such rows\)"):
-        train_rqvae(broken, SMALL, 0)
+        train_quantiser(broken, SMALL, 0)
     with pytest.raises(DataError, match="at least one row"):
-        train_rqvae(rows(0), SMALL, 0)
+        train_quantiser(rows(0), SMALL, 0)
 
 
 def test_one_row_and_identical_rows() -> None:
     free = SMALL.model_copy(update={"codebook_size": None, "epochs": 2})
-    assert train_rqvae(rows(1), free, 0).encode(rows(1)).tolist() == [[0, 0, 0]]
+    assert train_quantiser(rows(1), free, 0).encode(rows(1)).tolist() == [[0, 0, 0]]
     same = np.ones((40, 12), dtype=np.float32)
-    model = train_rqvae(same, SMALL, 0)
+    model = train_quantiser(same, SMALL, 0)
     codes = model.encode(same)
     assert len(np.unique(codes, axis=0)) == 1
     assert np.isfinite(model.rebuild(codes)).all()

@@ -2,119 +2,62 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from conrec.arrays import Array
-from conrec.config import RqVaeConfig
-from conrec.errors import ConfigError, DataError
 from conrec.items.diagnostics import perplexity
-from conrec.items.quantisers.codebooks import MovingCodebook, kmeans, nearest
-from conrec.items.quantisers.rqvae import RqVae, quantise, rqvae_loss
+from conrec.items.quantisers.assignment import best_path, nearest, sinkhorn
+from conrec.items.quantisers.codebooks import MovingCodebook
+from conrec.items.quantisers.kmeans import principal_axes
+from conrec.items.quantisers.residual_kmeans import residual_centres
+from conrec.items.quantisers.rqvae import RqVae, quantised, rqvae_loss
 from conrec.progress import meter
-from conrec.seeds import derive
 
-__all__ = ["check_embeddings", "codebook_size_for", "larger_codebook", "resolve_codebook_size", "train_rqvae"]
+__all__ = ["fit_rqvae"]
 
 _CURVE_POINTS = 100
-LARGEST_CODEBOOK = 8192
-"""Codes per level of the paper; no codebook that is sized here has more."""
+HELD_OUT_FROM = 10_000
+"""Where the share that is held out is left open, training sets of fewer rows hold out none."""
+HELD_OUT = 0.05
+SMALL_STEP = 1 << 20
+"""Distances in a step up to which one thread is faster than several that wait for each other."""
 
 
-def codebook_size_for(n_items: int) -> int:
-    """Codes per level for so many items: the power of two at or above the square root, from 16 to 8192."""
-    return min(max(1 << (math.isqrt(max(n_items, 1) - 1)).bit_length(), 16), LARGEST_CODEBOOK)
-
-
-def train_rqvae(embeddings: Float[Array, "n d"], config: RqVaeConfig, seed: int, device: str = "cpu") -> RqVae:
-    """Train on all rows given; apply to any rows with `RqVae.encode`.
-
-    The same embeddings, configuration, seed and device give the same bytes; torch's global generator is neither
-    read nor moved.
+def fit_rqvae(model: RqVae, x: Float[Tensor, "n d"], generator: torch.Generator) -> None:
+    """Train a model whose weights are drawn on standardised rows, in place.
 
     Args:
-        embeddings: rows to train on; scaled inside.
-        config: where ``codebook_size`` is None it follows `codebook_size_for`, lowered to the power of two that
-            the rows can fill.
-        seed: of weights, k-means and batches.
-        device: "cpu" or "cuda".
-
-    Raises:
-        DataError: no rows, or values that are not finite.
-        ConfigError: fewer rows than ``codebook_size`` (the k-means start needs one row a code).
+        model: on the device of ``x``.
+        x: rows to train on; ``rqvae.validation_share`` of them are held out, and decide when training stops.
+        generator: source of start, batches and noise, on the CPU.
     """
-    check_embeddings(embeddings)
-    config = config.model_copy(update={"codebook_size": resolve_codebook_size(config, len(embeddings))})
-    generator = torch.Generator().manual_seed(derive(seed, "rqvae"))
-    model = RqVae(embeddings.shape[1], config, generator)
-    centred = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
-    spread = math.sqrt(float(np.square(centred).mean()))
-    model.mean.copy_(torch.from_numpy(embeddings.mean(axis=0, dtype=np.float64)))
-    # Rows that are all alike stay as they are: zeros.
-    model.scale.fill_(spread if spread > 1e-8 else 1.0)
-    model.to(device)
-    with _one_thread():
-        _Training(model, model.standardise(embeddings), generator).run()
-    return model.eval()
-
-
-def check_embeddings(embeddings: Float[Array, "n d"]) -> None:
-    """Raise a DataError where there are no rows, or one holds a value that is not finite."""
-    if embeddings.size == 0:
-        raise DataError(f"embeddings of shape {embeddings.shape}", where="RQ-VAE", expected="at least one row")
-    broken = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-    if len(broken):
-        raise DataError(
-            f"the embedding of row {broken[0]} is not finite ({len(broken)} such rows)",
-            where="RQ-VAE",
-            expected="finite numbers",
-            mend="Look at that item's text and at encoder.model.",
-        )
-
-
-def resolve_codebook_size(config: RqVaeConfig, n_rows: int) -> int:
-    """Codes per level: as configured, else by `codebook_size_for`, lowered to what ``n_rows`` rows can start.
-
-    Args:
-        config: the section.
-        n_rows: rows that are trained on, the items of the training period.
-
-    Raises:
-        ConfigError: the configured size exceeds ``n_rows``.
-    """
-    if config.codebook_size is None:
-        return min(codebook_size_for(n_rows), 1 << (n_rows.bit_length() - 1))
-    if config.codebook_size > n_rows:
-        raise ConfigError(
-            f"{config.codebook_size} codes a level for {n_rows} items of the training period",
-            where="rqvae.codebook_size",
-            expected=f"at most {n_rows}, since the k-means start needs one item a code",
-            mend="Lower it, or leave it out: it then follows the number of those items.",
-        )
-    return config.codebook_size
-
-
-def larger_codebook(size: int, n_rows: int) -> int | None:
-    """Twice as many codes per level, or None where ``n_rows`` rows cannot start them or 8192 is exceeded."""
-    return 2 * size if 2 * size <= min(n_rows, LARGEST_CODEBOOK) else None
+    config = model.config
+    assert config.codebook_size is not None
+    share = config.validation_share
+    if share is None:
+        share = HELD_OUT if len(x) >= HELD_OUT_FROM else 0.0
+    # The k-means start needs a row a code, whatever is held out.
+    held = min(int(share * len(x)), len(x) - config.codebook_size)
+    rows = torch.randperm(len(x), generator=generator).to(x.device)
+    with _threads_for(config.batch_size * config.codebook_size):
+        _Training(model, x[rows[held:]], x[rows[:held]], generator).run()
+    model.eval()
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch on one CPU thread.
+def _threads_for(distances: int) -> Iterator[None]:
+    """Torch on one CPU thread while steps are small.
 
-    A step multiplies matrices of a few hundred rows. Threads that wait for each other a dozen times a step gain
+    Such a step multiplies matrices of a few hundred rows. Threads that wait for each other a dozen times a step gain
     little on an idle machine, and on a busy one they made it ten times slower.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads if distances > SMALL_STEP else 1)
     try:
         yield
     finally:
@@ -127,53 +70,99 @@ class _Training:
 
     model: RqVae
     x: Tensor
+    held_out: Tensor
     generator: torch.Generator
     restarted: int = 0
     books: list[MovingCodebook] = field(default_factory=list)
 
     def run(self) -> None:
         config, model = self.model.config, self.model
-        self._start_codebooks()
+        self._start()
         optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, config.learning_rate / 50)
         every = max(1, config.epochs // _CURVE_POINTS)
+        best, best_epoch, kept = float("inf"), 0, dict[str, Tensor]()
         with meter("training the RQ-VAE", config.epochs) as step:
             for epoch in range(1, config.epochs + 1):
-                reconstruction, commitment = self._epoch(optimiser)
+                figures = self._epoch(optimiser)
                 schedule.step()
                 used = self._end_epoch(last=epoch == config.epochs)
-                if epoch % every == 0 or epoch in (1, config.epochs):
-                    self._record(epoch, reconstruction, commitment, used)
-                step(note=f"reconstruction {reconstruction:.3f}")
+                if len(self.held_out):
+                    figures["validation"] = self._validation_error()
+                    if figures["validation"] < best:
+                        best, best_epoch = figures["validation"], epoch
+                        kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+                stop = epoch == config.epochs or (len(self.held_out) > 0 and epoch - best_epoch >= config.patience)
+                if epoch % every == 0 or epoch == 1 or stop:
+                    self._record(epoch, figures, used)
+                step(note=f"reconstruction {figures['reconstruction']:.3f}")
+                if stop:
+                    break
+        if kept:
+            model.load_state_dict(kept)
 
     @torch.no_grad()
-    def _start_codebooks(self) -> None:
-        """K-means of each level on what the levels before leave of the untrained encoder's output."""
+    def _start(self) -> None:
+        """Linear maps onto the principal components, and residual k-means of each level there."""
         config, model = self.model.config, self.model
-        size, share = model.codebooks.shape[1], min(1.0, config.batch_size / len(self.x))
-        residual = model.encoder(self.x)
+        model.start(principal_axes(self.x)[:, : model.codebooks.shape[2]].T)
+        latents = torch.cat([model.to_latent(part) for part in self.x.split(65_536)])
+        centres, counts = residual_centres(latents, config, self.generator)
+        model.codebooks.copy_(centres)
+        share = min(1.0, config.batch_size / len(self.x))
         for level in range(config.levels):
-            centres, counts = kmeans(residual, size, self.generator)
-            model.codebooks[level] = centres
-            residual = residual - centres[nearest(residual, centres)]
-            self.books.append(MovingCodebook.start(model.codebooks[level], counts * share))
+            self.books.append(MovingCodebook.start(model.codebooks[level], counts[level] * share))
 
-    def _epoch(self, optimiser: torch.optim.Optimizer) -> tuple[float, float]:
+    @torch.no_grad()
+    def _choose(self, latents: Float[Tensor, "n latent"]) -> Int64[Tensor, "n levels"]:
+        """Codes of a batch: the best path, or, where assignments are balanced, level by level."""
+        config, codebooks = self.model.config, self.model.codebooks
+        if config.balance == "none":
+            return best_path(latents, codebooks, config.beam)
+        residual, codes = latents, []
+        for level, codebook in enumerate(codebooks):
+            if config.balance == "all" or level == len(codebooks) - 1:
+                codes.append(sinkhorn(residual, codebook, config.balance_epsilon))
+            else:
+                codes.append(nearest(residual, codebook))
+            residual = residual - codebook[codes[-1]]
+        return torch.stack(codes, dim=1)
+
+    def _epoch(self, optimiser: torch.optim.Optimizer) -> dict[str, float]:
         """One pass over the rows; mean reconstruction error and commitment."""
         config, model = self.model.config, self.model
         totals = torch.zeros(2, device=self.x.device)
         for rows in torch.randperm(len(self.x), generator=self.generator).split(config.batch_size):
             batch = self.x[rows.to(self.x.device)]
-            rebuilt, quantised = model(batch)
-            reconstruction, commitment = rqvae_loss(batch, rebuilt, quantised)
+            latents = model.to_latent(self._noisy(batch))
+            rebuilt, chosen = model(latents, self._choose(latents.detach()))
+            reconstruction, commitment = rqvae_loss(batch, rebuilt, chosen)
             optimiser.zero_grad(set_to_none=True)
             (reconstruction + config.commitment_weight * commitment).backward()
             optimiser.step()
             for level, book in enumerate(self.books):
-                book.update(quantised.residuals[level].detach(), quantised.codes[:, level], config.decay)
+                book.update(chosen.residuals[level].detach(), chosen.codes[:, level], config.decay)
             totals += torch.stack([reconstruction.detach(), commitment.detach()]) * len(batch)
         first, second = (totals / len(self.x)).tolist()
-        return first, second
+        return {"reconstruction": first, "commitment": second}
+
+    def _noisy(self, batch: Tensor) -> Tensor:
+        """A batch as the encoder sees it in training."""
+        if not self.model.config.noise:
+            return batch
+        drawn = torch.randn(batch.shape, generator=self.generator).to(batch.device)
+        return torch.add(batch, drawn, alpha=self.model.config.noise)
+
+    @torch.no_grad()
+    def _validation_error(self) -> float:
+        """Mean squared length of what held-out rows lose, without noise, in standardised units."""
+        model, total = self.model, 0.0
+        for part in self.held_out.split(8192):
+            latents = model.to_latent(part)
+            codes = best_path(latents, model.codebooks, model.config.beam)
+            rebuilt = model.from_latent(quantised(latents, codes, model.codebooks).codewords.sum(0))
+            total += float((part - rebuilt).square().sum())
+        return total / len(self.held_out)
 
     @torch.no_grad()
     def _end_epoch(self, *, last: bool) -> list[Tensor]:
@@ -187,12 +176,13 @@ class _Training:
             usage.append(used)
             if len(dead) and not last:
                 rows = torch.randint(len(self.x), (len(dead),), generator=self.generator).to(self.x.device)
-                book.restart(dead, quantise(model.encoder(self.x[rows]), model.codebooks).residuals[level])
+                latents = model.to_latent(self.x[rows])
+                book.restart(dead, quantised(latents, self._choose(latents), model.codebooks).residuals[level])
                 self.restarted += len(dead)
         return usage
 
-    def _record(self, epoch: int, reconstruction: float, commitment: float, used: list[Tensor]) -> None:
-        values = {"reconstruction": reconstruction, "commitment": commitment}
+    def _record(self, epoch: int, figures: dict[str, float], used: list[Tensor]) -> None:
+        values = {**figures}
         values |= {f"perplexity_{level + 1}": perplexity(one.cpu().numpy()) for level, one in enumerate(used)}
         values["dead_codes_restarted"] = self.restarted
         for name, value in values.items():

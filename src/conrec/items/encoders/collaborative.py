@@ -1,0 +1,97 @@
+"""Item vectors from co-feedback: items that the same users reject are near each other, and so are those they like.
+
+Of each sign apart: the users of every two items are counted, weighed as positive pointwise mutual information, and
+the symmetric matrix is reduced to its leading eigenvectors (Levy and Goldberg, NeurIPS 2014; smoothing of Levy,
+Goldberg and Dagan, TACL 2015, eq. 3)::
+
+    PPMI(i, j) = max(0, log( n(i, j) · Σ n(·)^a / ( n(i) · n(j)^a ) )),   vectors U √Λ
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32, Int, Integer
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.linalg import eigsh
+
+from conrec.arrays import Array
+from conrec.config import CollaborativeConfig
+from conrec.seeds import generator
+
+__all__ = ["co_feedback_vectors", "ppmi"]
+
+SIGNS = {"negative": -1, "positive": 1}
+
+
+def co_feedback_vectors(
+    users: Int[Array, " events"],
+    items: Int[Array, " events"],
+    feedback: Integer[Array, " events"],
+    n_items: int,
+    config: CollaborativeConfig,
+    seed: int,
+) -> dict[str, Float32[Array, "items dim"]]:
+    """Vectors of each sign that has a weight.
+
+    Args:
+        users: index of the user of each event of the training period.
+        items: index of its item.
+        feedback: -1, 0 or 1.
+        n_items: rows of the result.
+        config: weights, length of the vectors, smoothing.
+        seed: of the start of the eigenvector iteration.
+
+    Returns:
+        "negative" and "positive", those with a weight: float32 [items, dim] with rows of zeros for items of which
+        no two were given the same feedback by one user; fewer columns where fewer eigenvalues are positive.
+    """
+    weights = {"negative": config.negative_weight, "positive": config.positive_weight}
+    vectors = {}
+    for name, sign in SIGNS.items():
+        if weights[name]:
+            own = feedback == sign
+            counts = _together(users[own], items[own], n_items)
+            vectors[name] = _leading(ppmi(counts, config.smoothing), config.dim, generator(seed, "co-feedback", name))
+    return vectors
+
+
+def _together(users: Array, items: Array, n_items: int) -> csr_array:
+    """How many users every two different items have in common, int64 [items, items]."""
+    _, user = np.unique(users, return_inverse=True)
+    ones = np.ones(len(items), dtype=np.int64)
+    given = csr_array(coo_array((ones, (user, items)), shape=(int(user.max(initial=-1)) + 1, n_items)))
+    given.data[:] = 1  # once a user, however often he gave it
+    counts = csr_array(given.T @ given)
+    counts.setdiag(0)
+    counts.eliminate_zeros()
+    return counts
+
+
+def ppmi(counts: csr_array, smoothing: float) -> csr_array:
+    """Positive pointwise mutual information of a symmetric table of counts, made symmetric again by its mean."""
+    total = np.asarray(counts.sum(axis=1), dtype=np.float64)
+    smooth = total**smoothing
+    table = coo_array(counts, dtype=np.float64)
+    row, column = table.coords
+    with np.errstate(divide="ignore"):
+        information = np.log(table.data * smooth.sum() / (total[row] * smooth[column]))
+    kept = information > 0
+    found = csr_array(coo_array((information[kept], (row[kept], column[kept])), shape=counts.shape))
+    return csr_array((found + found.T) / 2)
+
+
+def _leading(matrix: csr_array, dim: int, chance: np.random.Generator) -> Float32[Array, "items _"]:
+    """``U √Λ`` of the largest positive eigenvalues, with the largest entry of every eigenvector positive."""
+    n = matrix.shape[0]
+    if n <= dim + 1 or not matrix.nnz:
+        values, axes = np.linalg.eigh(matrix.toarray())
+        values, axes = values[::-1][:dim], axes[:, ::-1][:, :dim]
+    else:
+        start = chance.normal(size=n) * (np.asarray(matrix.sum(axis=1)) > 0)
+        values, axes = eigsh(matrix, k=dim, which="LA", v0=start, tol=1e-8)
+        values, axes = values[::-1], axes[:, ::-1]
+    values, axes = values[values > 1e-9], axes[:, values > 1e-9]
+    sign = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]) if len(values) else np.ones(0)
+    vectors: Array = (axes * sign * np.sqrt(values)).astype(np.float32)
+    vectors[np.asarray(matrix.sum(axis=1)) == 0] = 0
+    return vectors
