@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.common.machine import describe
+from benchmarks.common.machine import machine
 
 from conrec.artefacts import read_json, read_parquet, write_json
 from conrec.config import Config, load_config
@@ -135,7 +135,7 @@ def _collect(name: str, folder: Path, clip: str | None, seeds: list[int]) -> dic
         "study": f"embeddings/{name}",
         "row": ROW,
         "settings": LIGHTER[name],
-        "machine": describe("cpu"),
+        "machine": machine("cpu"),
         "arms": found,
     }
 

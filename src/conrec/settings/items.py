@@ -98,8 +98,9 @@ class RqVaeConfig(Settings):
     """Hidden layers of the encoder's network, mirrored in the decoder."""
     latent_dim: Positive = 128
     """Length of what is quantised; no more than the embeddings have."""
-    noise: float = Field(default=1.5, ge=0)
-    """Standard deviation of the noise that the encoder sees in training, in that of an average feature."""
+    noise: float | None = Field(default=None, ge=0)
+    """Standard deviation of the noise that the encoder sees in training, in that of an average feature; None: 1.5 up to
+    1,500 training items, and less for more of them, with the cube root of their number."""
     commitment_weight: float = 0.25
     """Lambda of the loss."""
     decay: Share = 0.95
