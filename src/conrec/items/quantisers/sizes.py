@@ -51,4 +51,4 @@ def noise_for(n_rows: int) -> float:
     The more rows, the less there is to be smoothed over. Both numbers come from the error on held-out rows of
     MovieLens-100K, board games and MovieTweetings (docs/semantic_ids.md).
     """
-    return 1.5 * min(1.0, 1500 / max(n_rows, 1)) ** (1 / 3)
+    return float(1.5 * min(1.0, 1500 / max(n_rows, 1)) ** (1 / 3))
