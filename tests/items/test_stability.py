@@ -158,3 +158,10 @@ def test_listings_say_every_figure(found: dict[str, Any]) -> None:
     assert kept.rows[0][0] == "noise of 1% of the length"
     assert kept.rows[0][2:] == tuple(f"{one:.3f}" for one in found["noise"][0]["kept"])
     assert trained.rows[0][1:] == tuple(f"{one:.3f}" for one in found["retrained"]["within_parents"])
+
+
+def test_texts_that_no_rule_changes(model: Quantiser, embeddings: np.ndarray) -> None:
+    columns = {"item_id": [str(item) for item in range(N)], "title": ["film"] * N, "text": ["film."] * N}
+    items = pa.table(columns | {"category": [[]] * N, "image": [None] * N}, schema=ITEMS)
+    found = describe_stability(model, embeddings, np.arange(N) < TRAIN, items, CONFIG, 7, embedded)
+    assert found["paraphrase"] == [{"rule": rule, "items": 0, "cosine": None, "kept": None} for rule in RULES]
