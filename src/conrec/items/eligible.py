@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from conrec.errors import DataError
-from conrec.items.trie import Children, Trie, dense
+from conrec.items.trie import Trie
+from conrec.items.trie_nodes import Children, dense
 
 __all__ = ["EligibleTrie", "LiveItems"]
 

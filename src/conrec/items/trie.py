@@ -12,7 +12,6 @@ stands for all in every state and answer; `Trie.items_of` says which they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int, Int64
@@ -20,45 +19,9 @@ from torch import Tensor
 
 from conrec.items.semantic_ids import SemanticIds, level_sizes
 from conrec.items.trie_arrays import DEEPER, SHARED, trie_arrays
+from conrec.items.trie_nodes import Children, Edges, dense
 
-__all__ = ["Children", "Trie"]
-
-
-@dataclass(frozen=True, slots=True)
-class Children:
-    """What may follow each of some states; ``w`` is the largest number of codes that may follow one of them.
-
-    Attributes:
-        code: int64 [*n, w], ascending over the children of a state; any code in unused places.
-        state: int64 [*n, w], the state after the code (after the last level the item), -1 in unused places.
-    """
-
-    code: Tensor
-    state: Tensor
-
-    @property
-    def allowed(self) -> Bool[Tensor, "*n w"]:
-        """Which places are used."""
-        return self.state >= 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Edges:
-    """Edges out of the nodes of one level, in order of (parent node, code); edge e leads to node e.
-
-    Attributes:
-        codes: int32 [edges].
-        offsets: int32 [parents + 1]; the edges of parent p are ``offsets[p]:offsets[p + 1]``.
-        widest: largest number of edges out of one node.
-    """
-
-    codes: Tensor
-    offsets: Tensor
-    widest: int
-
-    def to(self, device: torch.device | str) -> _Edges:
-        """The same edges on ``device``."""
-        return _Edges(self.codes.to(device), self.offsets.to(device), self.widest)
+__all__ = ["Trie"]
 
 
 class Trie:
@@ -79,7 +42,7 @@ class Trie:
         codes: Tensor,
         sizes: Sequence[int],
         first: Tensor,
-        deeper: tuple[_Edges, ...],
+        deeper: tuple[Edges, ...],
         item: Tensor,
         item_offsets: Tensor | None = None,
     ) -> None:
@@ -101,7 +64,7 @@ class Trie:
     def from_arrays(cls, arrays: Mapping[str, Tensor], sizes: Sequence[int]) -> Trie:
         """The trie that `arrays` was asked of."""
         deeper = tuple(
-            _Edges(arrays[f"{name}_codes"], arrays[f"{name}_offsets"], int(arrays[f"{name}_offsets"].diff().max()))
+            Edges(arrays[f"{name}_codes"], arrays[f"{name}_offsets"], int(arrays[f"{name}_offsets"].diff().max()))
             for name in DEEPER[: len(sizes) - 1]
         )
         return cls(arrays["codes"], sizes, arrays["first"], deeper, arrays["item"], arrays.get(SHARED))
@@ -327,16 +290,7 @@ class Trie:
         named["item"] = self._items
         return named if self._offsets is None else {**named, SHARED: self._offsets}
 
-    def _edges(self, level: int) -> _Edges:
+    def _edges(self, level: int) -> Edges:
         if not 0 < level < self.levels:
             raise ValueError(f"level {level} of a trie with levels from 0 to {self.levels - 1}")
         return self._deeper[level - 1]
-
-
-def dense(children: Children, size: int) -> Bool[Tensor, "*n codes"]:
-    """The children as a mask over the codes of their level."""
-    # Unused places are written into a column that is cut off again.
-    column = torch.where(children.allowed, children.code, size)
-    shape = (*column.shape[:-1], size + 1)
-    mask = torch.zeros(shape, dtype=torch.bool, device=column.device)
-    return mask.scatter_(-1, column, True)[..., :size]
