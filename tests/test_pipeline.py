@@ -9,7 +9,8 @@ import pytest
 
 from conrec.artefacts import read_json
 from conrec.errors import ArtefactError, RunLockedError
-from conrec.pipeline import Pipeline, Stage, locked, replacing_folder
+from conrec.folders import locked, replacing_folder
+from conrec.pipeline import Pipeline, Stage
 from conrec.processes import Processes
 
 

@@ -29,7 +29,8 @@ from conrec.evaluation.evaluate import read_run_data
 from conrec.evaluation.metrics import anchor_values
 from conrec.evaluation.predictions import read_candidate_scores, read_predictions
 from conrec.evaluation.significance import Bootstrap
-from conrec.pipeline import Pipeline, locked
+from conrec.folders import locked
+from conrec.pipeline import Pipeline
 from conrec.run import Chain
 from conrec.workspace import Workspace
 

@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from conrec import __version__
 from conrec.artefacts import hash_file, hash_json, read_json, write_json
-from conrec.errors import ArtefactError, RunLockedError
+from conrec.errors import ArtefactError
 from conrec.processes import ALONE, Processes
 from conrec.progress import console
 
-__all__ = ["Pipeline", "Stage", "held", "locked", "replacing_folder"]
+__all__ = ["Pipeline", "Stage"]
 
 
 @dataclass(frozen=True)
@@ -172,53 +169,3 @@ class Pipeline:
         if token not in self._hashes:
             self._hashes[token] = hash_file(path)
         return self._hashes[token]
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of ``folder`` when the block ends well."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's lock, and clear away what a killed process left under temporary names.
-
-    Raises:
-        RunLockedError: another process holds it.
-    """
-    with held(folder, "Wait for it, or give another --out."):
-        for left in [*folder.glob(".*.tmp*"), *folder.glob("*/.*.tmp*"), *folder.glob("*/*/.*.tmp*")]:
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
-        yield
-
-
-@contextmanager
-def held(folder: Path, mend: str = "Wait for it.") -> Iterator[None]:
-    """Hold the run's lock, and leave everything as it is.
-
-    Raises:
-        RunLockedError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunLockedError("another process is working in this run", where=str(folder), mend=mend) from None
-    try:
-        yield
-    finally:
-        lock.release()

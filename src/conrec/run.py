@@ -15,10 +15,11 @@ from conrec.conclusions import Conclusions
 from conrec.config import Config, dump_config, load_config
 from conrec.errors import ConfigError, did_you_mean
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
+from conrec.folders import locked
 from conrec.items.build import build_items
 from conrec.logs.prepare import prepare
 from conrec.logs.sources import fetch, source_files
-from conrec.pipeline import Pipeline, Stage, locked
+from conrec.pipeline import Pipeline, Stage
 from conrec.processes import ALONE, Processes, joined
 from conrec.progress import console
 from conrec.report.build import build_report

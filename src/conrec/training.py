@@ -12,6 +12,7 @@ from conrec.artefacts import write_json
 from conrec.baselines.lc_rec import LC_REC_CONTEXT, lc_rec_stretches
 from conrec.baselines.sasrec import fit_sasrec
 from conrec.config import Context, GrpoStageConfig
+from conrec.folders import replacing_folder
 from conrec.llm.backbone import Backbone, build_backbone
 from conrec.llm.curriculum import RewardSamples, Stage, clean, draw_samples
 from conrec.llm.grpo_stage import train_stage
@@ -27,7 +28,6 @@ from conrec.llm.samples import (
 )
 from conrec.llm.sft import Curve, train_supervised
 from conrec.llm.tree import check_tree
-from conrec.pipeline import replacing_folder
 from conrec.processes import ALONE, Processes
 from conrec.seeds import derive, generator
 from conrec.workspace import Workspace, device_of

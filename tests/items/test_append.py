@@ -12,6 +12,7 @@ import pytest
 from conrec.artefacts import hash_file, read_json, read_parquet, read_tensors, write_parquet
 from conrec.config import Config, load_config
 from conrec.errors import ArtefactError, ConrecError, DataError, RunLockedError
+from conrec.folders import held
 from conrec.items import append, growth
 from conrec.items.append import APPENDED, append_items
 from conrec.items.growth import current_catalogue, own_catalogue
@@ -20,7 +21,6 @@ from conrec.items.space import hash_semantic_ids, read_items
 from conrec.items.trie_file import load_trie
 from conrec.logs.prepare import Prepared
 from conrec.logs.schema import ITEMS
-from conrec.pipeline import held
 from tests.items.appending import write_item_file, write_items_stage
 
 TRAIN, OTHER, NEW = 300, 60, 60

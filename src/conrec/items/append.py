@@ -23,6 +23,7 @@ from conrec.arrays import Array
 from conrec.artefacts import hash_file, read_parquet, write_parquet, write_tensors
 from conrec.config import Config, ItemColumns
 from conrec.errors import ArtefactError, DataError
+from conrec.folders import held
 from conrec.items.collisions import name_more, without_room
 from conrec.items.diagnose import read_embeddings
 from conrec.items.diagnostics import unit_rows
@@ -35,7 +36,6 @@ from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, hash
 from conrec.logs.counts import FileCounts
 from conrec.logs.schema import ITEMS
 from conrec.logs.sources.table import own_item_columns, read_item_file
-from conrec.pipeline import held
 
 if TYPE_CHECKING:
     from conrec.items.quantisers.quantiser import Quantiser

@@ -22,8 +22,8 @@ from typing import Any
 
 from conrec.artefacts import hash_file, read_json, write_json
 from conrec.errors import ArtefactError
+from conrec.folders import replacing_folder
 from conrec.items.space import SEMANTIC_IDS_FILE
-from conrec.pipeline import replacing_folder
 
 __all__ = [
     "ITEMS_FILE",

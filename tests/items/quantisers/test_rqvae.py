@@ -14,6 +14,7 @@ from conrec.errors import ArtefactError, ConfigError, DataError
 from conrec.items.diagnostics import perplexity, unit_rows
 from conrec.items.quantisers.assignment import best_path
 from conrec.items.quantisers.codebooks import MovingCodebook
+from conrec.items.quantisers.noise import LARGEST_NOISE, noise_for, overfit
 from conrec.items.quantisers.quantiser import load_quantiser, train_quantiser
 from conrec.items.quantisers.rqvae import RqVae, quantised, rqvae_loss
 from conrec.items.quantisers.sizes import codebook_size_for, larger_codebook, resolve_codebook_size
@@ -122,6 +123,20 @@ def _after_weights(config: RqVaeConfig) -> torch.Generator:
     generator = torch.Generator().manual_seed(derive(0, "rqvae"))
     RqVae(12, config, generator)
     return generator
+
+
+def test_noise_follows_how_much_codebooks_overfit() -> None:
+    """Three groups of equal rows are coded as well when they were not seen; rows without any group are not."""
+    draw = torch.Generator().manual_seed(0)
+    groups = torch.randn(3, 12, generator=draw).repeat(100, 1)
+    alone = torch.randn(300, 12, generator=draw)
+    assert overfit(groups, SMALL, draw) == pytest.approx(0, abs=1e-6)
+    assert 0.05 < overfit(alone, SMALL, draw) < 0.5
+    assert overfit(alone[:8], SMALL, draw) == float("inf")
+    assert noise_for(alone[:8], SMALL, draw) == LARGEST_NOISE
+    free = SMALL.model_copy(update={"noise": None, "epochs": 1})
+    assert train_quantiser(groups.numpy(), free, 0).config.noise == pytest.approx(0, abs=1e-5)
+    assert train_quantiser(alone.numpy(), free, 0).config.noise > 0.5
 
 
 def test_balanced_training_uses_the_last_codes_more_alike() -> None:

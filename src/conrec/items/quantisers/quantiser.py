@@ -17,7 +17,7 @@ from conrec.errors import ArtefactError, DataError
 from conrec.items.quantisers.base import METADATA_KEY, Quantiser
 from conrec.items.quantisers.residual_kmeans import ResidualKmeans
 from conrec.items.quantisers.rqvae import RqVae
-from conrec.items.quantisers.sizes import noise_for, resolve_codebook_size
+from conrec.items.quantisers.sizes import resolve_codebook_size
 from conrec.items.quantisers.training import fit_rqvae
 from conrec.seeds import derive
 
@@ -42,9 +42,7 @@ def train_quantiser(embeddings: Float[Array, "n d"], config: RqVaeConfig, seed: 
         ConfigError: fewer rows than ``codebook_size`` (the k-means start needs one row a code).
     """
     check_embeddings(embeddings)
-    noise = noise_for(len(embeddings)) if config.noise is None else config.noise
-    size = resolve_codebook_size(config, len(embeddings))
-    config = config.model_copy(update={"codebook_size": size, "noise": noise})
+    config = config.model_copy(update={"codebook_size": resolve_codebook_size(config, len(embeddings))})
     generator = torch.Generator().manual_seed(derive(seed, "rqvae"))
     dim = embeddings.shape[1]
     model = RqVae(dim, config, generator) if config.method == "rqvae" else ResidualKmeans(dim, config)

@@ -1,4 +1,4 @@
-"""What follows from how many items there are to train on: codes a level, strength of the noise. No torch needed."""
+"""How many codes a level has. No torch needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from conrec.config import RqVaeConfig
 from conrec.errors import ConfigError
 
-__all__ = ["LARGEST_CODEBOOK", "codebook_size_for", "larger_codebook", "noise_for", "resolve_codebook_size"]
+__all__ = ["LARGEST_CODEBOOK", "codebook_size_for", "larger_codebook", "resolve_codebook_size"]
 
 LARGEST_CODEBOOK = 8192
 """Codes per level of the paper; no codebook that is sized here has more."""
@@ -43,12 +43,3 @@ def resolve_codebook_size(config: RqVaeConfig, n_rows: int) -> int:
 def larger_codebook(size: int, n_rows: int) -> int | None:
     """Twice as many codes per level, or None where ``n_rows`` rows cannot start them or 8192 is exceeded."""
     return 2 * size if 2 * size <= min(n_rows, LARGEST_CODEBOOK) else None
-
-
-def noise_for(n_rows: int) -> float:
-    """Standard deviation of the training noise for so many rows: ``1.5 min(1, 1500 / n)^(1/3)``.
-
-    The more rows, the less there is to be smoothed over. Both numbers come from the error on held-out rows of
-    MovieLens-100K, board games and MovieTweetings (docs/semantic_ids.md).
-    """
-    return float(1.5 * min(1.0, 1500 / max(n_rows, 1)) ** (1 / 3))

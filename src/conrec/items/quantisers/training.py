@@ -14,6 +14,7 @@ from conrec.items.diagnostics import perplexity
 from conrec.items.quantisers.assignment import best_path, nearest, sinkhorn
 from conrec.items.quantisers.codebooks import MovingCodebook
 from conrec.items.quantisers.kmeans import principal_axes
+from conrec.items.quantisers.noise import noise_for
 from conrec.items.quantisers.residual_kmeans import residual_centres
 from conrec.items.quantisers.rqvae import RqVae, quantised, rqvae_loss
 from conrec.progress import meter
@@ -45,6 +46,8 @@ def fit_rqvae(model: RqVae, x: Float[Tensor, "n d"], generator: torch.Generator)
     held = min(int(share * len(x)), len(x) - config.codebook_size)
     rows = torch.randperm(len(x), generator=generator).to(x.device)
     with _threads_for(config.batch_size * config.codebook_size):
+        if config.noise is None:
+            model.config = config.model_copy(update={"noise": noise_for(x, config, generator)})
         _Training(model, x[rows[held:]], x[rows[:held]], generator).run()
     model.eval()
 
@@ -148,10 +151,11 @@ class _Training:
 
     def _noisy(self, batch: Tensor) -> Tensor:
         """A batch as the encoder sees it in training."""
-        if not self.model.config.noise:
+        noise = self.model.config.noise or 0.0
+        if noise == 0:
             return batch
         drawn = torch.randn(batch.shape, generator=self.generator).to(batch.device)
-        return torch.add(batch, drawn, alpha=self.model.config.noise)
+        return torch.add(batch, drawn, alpha=noise)
 
     @torch.no_grad()
     def _validation_error(self) -> float:
