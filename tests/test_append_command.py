@@ -23,7 +23,7 @@ from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.filter import NegativeFilter
 from conrec.filtering.store import PredictSetStore
 from conrec.filtering.threshold import Threshold, write_threshold
-from conrec.items.growth import current_catalogue
+from conrec.items.growing.growth import current_catalogue
 from conrec.items.space import read_items
 from conrec.llm.backbone import build_backbone
 from conrec.llm.prompts import INSTRUCTIONS

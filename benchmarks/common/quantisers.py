@@ -1,7 +1,7 @@
 """The quantisers that ours is measured against, each fitted on the same rows with as many codes a level.
 
-Each returns the rows rebuilt (centred), whatever its codes are called; all of them spend levels × log2(codebook) bits an
-item. Settings are those that their documentation recommends; where a setting decides, several are peers.
+Each returns the rows rebuilt (centred), whatever its codes are called; all of them spend levels × log2(codebook) bits
+an item. Settings are those that their documentation recommends; where a setting decides, several are peers.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from conrec.errors import ConfigError
 from conrec.evaluation.metrics import fhr
 from conrec.items.build import ItemSpace, read_items
 from conrec.items.encoders.collaborative import co_feedback_vectors
-from conrec.items.growth import Catalogue, current_catalogue, own_catalogue
+from conrec.items.growing.growth import Catalogue, current_catalogue, own_catalogue
 from conrec.items.space import TRIE
 from conrec.items.trie import Trie
 from conrec.items.trie_file import load_trie
@@ -73,7 +73,7 @@ class Workspace:
     Attributes:
         folder: of the run.
         config: resolved.
-        grown: whether items that were appended after the training belong to it, see `conrec.items.growth`; what a run
+        grown: whether items that were appended after the training belong to it, see `growing.growth`; what a run
             trains and evaluates is of its own items alone.
     """
 

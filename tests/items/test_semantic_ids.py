@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conrec.artefacts import read_parquet, write_parquet
 from conrec.errors import ArtefactError, DataError
-from conrec.items.collisions import most_of_a_first_code
+from conrec.items.naming.collisions import most_of_a_first_code
 from conrec.items.semantic_ids import (
     SemanticIds,
     code_name,

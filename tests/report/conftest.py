@@ -17,7 +17,7 @@ from conrec.evaluation.predictions import write_candidate_scores, write_predicti
 from conrec.evaluation.studies import code_groups, motivation_study
 from conrec.filtering.calibration import calibrate, test_report
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.items.diagnostics import describe_items
+from conrec.items.diagnosis.diagnostics import describe_items
 from conrec.items.semantic_ids import SemanticIds, write_semantic_ids
 from conrec.logs.anchors import build_anchors
 from conrec.logs.candidates import draw_candidates

@@ -19,7 +19,7 @@ from conrec.config import load_config
 from conrec.errors import ArtefactError, MissingExtraError
 from conrec.evaluation.evaluate import evaluate
 from conrec.filtering.threshold import BOUNDS, TradeOff, best_within
-from conrec.items.diagnose import QUANTISER
+from conrec.items.diagnosis.diagnose import QUANTISER
 from conrec.report.build import SECTIONS, build_report
 from conrec.report.content import number
 

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from conrec.cli.options import Overrides, RunFolder, config_of, out, parse_overrides, say
-from conrec.items.figures import Listing, diagnostics_listings, stability_listings
-from conrec.items.purity import TITLES
+from conrec.items.diagnosis.figures import Listing, diagnostics_listings, stability_listings
+from conrec.items.diagnosis.purity import TITLES
 from conrec.seeds import derive
 
 __all__ = ["items_app"]
@@ -35,8 +35,8 @@ def items_diagnose(
 ) -> None:
     """Say how evenly the codes are used, what collides, and what the codes keep of the embeddings."""
     config = config_of(run_folder)
-    from conrec.items.diagnose import diagnose  # noqa: PLC0415
-    from conrec.items.diagnose import stability as stability_of  # noqa: PLC0415
+    from conrec.items.diagnosis.diagnose import diagnose  # noqa: PLC0415
+    from conrec.items.diagnosis.diagnose import stability as stability_of  # noqa: PLC0415
     from conrec.logs.prepare import read_prepared  # noqa: PLC0415
 
     prepared, folder, seed = read_prepared(run_folder), run_folder / "items", derive(config.run.seed, "items")
@@ -66,7 +66,7 @@ def items_append(
     No item that is there moves; `conrec predict` and `conrec filter` know the new ones at once.
     """
     config_of(run_folder)
-    from conrec.items.append import append_items  # noqa: PLC0415  (torch is loaded only where it is needed)
+    from conrec.items.growing.append import append_items  # noqa: PLC0415  (torch is loaded only where it is needed)
     from conrec.logs.prepare import read_prepared  # noqa: PLC0415
     from conrec.predicting.job import PredictJob, resolved  # noqa: PLC0415
     from conrec.workspace import device_of  # noqa: PLC0415

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int, Int32
 from conrec.arrays import Array
 from conrec.artefacts import read_tensors
 from conrec.errors import ArtefactError
-from conrec.items.growth import current_catalogue, own_catalogue
+from conrec.items.growing.growth import current_catalogue, own_catalogue
 from conrec.items.semantic_ids import SemanticIds, read_semantic_ids, sid_keys
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, hash_semantic_ids
 
@@ -49,7 +49,7 @@ class FilterCatalogue:
 
         Args:
             run_folder: the run.
-            grown: whether items that were appended belong to it, see `conrec.items.growth`; what a run itself
+            grown: whether items that were appended belong to it, see `conrec.items.growing.growth`; what a run itself
                 calibrates and reports knows its own items alone.
 
         Raises:

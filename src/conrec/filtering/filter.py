@@ -104,7 +104,7 @@ class NegativeFilter:
 
         Raises:
             ArtefactError: there is no such run or model, or a file of it is missing, damaged or of another SID table
-                than the run's catalogue, to which items that were appended belong (`conrec.items.growth`).
+                than the run's catalogue, to which items that were appended belong (`conrec.items.growing.growth`).
         """
         known = stored_models(run_folder)
         if model not in known:

@@ -14,9 +14,9 @@ from conrec.arrays import Array
 from conrec.artefacts import write_json, write_tensors
 from conrec.config import Config
 from conrec.errors import DataError, MissingExtraError
-from conrec.items.collisions import most_of_a_first_code, name_items
-from conrec.items.diagnostics import describe_items, unit_rows
+from conrec.items.diagnosis.diagnostics import describe_items, unit_rows
 from conrec.items.encoders.embed import CACHE, FUSION, embed_items, item_texts
+from conrec.items.naming.collisions import most_of_a_first_code, name_items
 from conrec.items.semantic_ids import LEVELS, write_semantic_ids
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, read_items
 from conrec.progress import console
@@ -43,7 +43,7 @@ def build_items(
     Files: ``embeddings.safetensors`` ("embedding" float32 [items, d]), ``fusion.safetensors`` (see
     `conrec.items.encoders.fusion`), ``quantiser.safetensors``,
     ``semantic_ids.parquet``, ``trie.safetensors`` (of the resolved codes), ``rebuilt.safetensors`` ("rebuilt" float32
-    [items, d], see `ItemSpace`) and ``diagnostics.json`` (see `conrec.items.diagnostics.describe_items`; its "curve" is
+    [items, d], see `ItemSpace`) and ``diagnostics.json`` (see `diagnostics.describe_items`; its "curve" is
     that of the training).
 
     Args:

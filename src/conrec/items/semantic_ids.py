@@ -1,7 +1,7 @@
 """The table of semantic IDs: raw codes, resolved codes, their text form and their file. NumPy only.
 
 Raw codes are what the quantiser says; rebuilt embeddings (and so rewards and filter) come from them alone.
-Resolved codes are the names that the language model speaks: see `conrec.items.collisions` for how they are found.
+Resolved codes are the names that the language model speaks: see `naming.collisions` for how they are found.
 """
 
 from __future__ import annotations

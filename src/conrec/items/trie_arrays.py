@@ -63,7 +63,7 @@ def trie_arrays(
             f"items {pair[0]} and {pair[1]} have the same semantic ID {codes[pair[0]].tolist()}",
             where="trie",
             expected="distinct semantic IDs",
-            mend="Resolve collisions first: conrec.items.collisions.name_items.",
+            mend="Resolve collisions first: conrec.items.naming.collisions.name_items.",
         )
     arrays = {"codes": codes.astype(np.int32), "item": order.astype(np.int32)}
     if shared:

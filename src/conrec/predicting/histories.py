@@ -11,7 +11,7 @@ import pyarrow as pa
 from conrec.arrays import Array
 from conrec.artefacts import read_parquet
 from conrec.config import DataConfig
-from conrec.items.growth import own_catalogue
+from conrec.items.growing.growth import own_catalogue
 from conrec.logs.log import Log
 from conrec.logs.schema import EVENTS, ITEMS
 from conrec.logs.sources import SOURCES

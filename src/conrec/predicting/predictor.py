@@ -16,7 +16,7 @@ from conrec.arrays import Array
 from conrec.artefacts import hash_file
 from conrec.errors import ConfigError, DataError
 from conrec.items.eligible import LiveItems
-from conrec.items.growth import current_catalogue
+from conrec.items.growing.growth import current_catalogue
 from conrec.items.space import hash_semantic_ids
 from conrec.items.trie import Trie
 from conrec.logs.log import Log

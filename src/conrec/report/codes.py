@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from conrec.items.diagnose import STABILITY, quantiser_hash
-from conrec.items.figures import Listing, diagnostics_listings, stability_listings
+from conrec.items.diagnosis.diagnose import STABILITY, quantiser_hash
+from conrec.items.diagnosis.figures import Listing, diagnostics_listings, stability_listings
 from conrec.report.content import Block, Cell, Note, Section, Table, absent
 from conrec.report.plots import rank_frequency
 from conrec.report.source import RunSource

@@ -11,7 +11,7 @@ import torch
 from conrec.artefacts import write_tensors
 from conrec.config import RqVaeConfig
 from conrec.errors import ArtefactError, ConfigError, DataError
-from conrec.items.diagnostics import perplexity, unit_rows
+from conrec.items.diagnosis.diagnostics import perplexity, unit_rows
 from conrec.items.quantisers.assignment import best_path
 from conrec.items.quantisers.codebooks import MovingCodebook
 from conrec.items.quantisers.noise import LARGEST_NOISE, noise_for, overfit

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from conrec.items.diagnostics import perplexity
+from conrec.items.diagnosis.diagnostics import perplexity
 from conrec.items.quantisers.assignment import best_path, nearest, sinkhorn
 from conrec.items.quantisers.codebooks import MovingCodebook
 from conrec.items.quantisers.kmeans import principal_axes

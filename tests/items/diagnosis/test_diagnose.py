@@ -17,9 +17,9 @@ from conrec.artefacts import read_json, read_tensors, write_tensors, write_text
 from conrec.cli import app
 from conrec.config import Config, dump_config, load_config
 from conrec.errors import ArtefactError
-from conrec.items import stability
-from conrec.items.diagnose import QUANTISER, STABILITY, diagnose, quantiser_hash, read_embeddings
-from conrec.items.paraphrase import RULES
+from conrec.items.diagnosis import stability
+from conrec.items.diagnosis.diagnose import QUANTISER, STABILITY, diagnose, quantiser_hash, read_embeddings
+from conrec.items.diagnosis.paraphrase import RULES
 from conrec.logs.prepare import Prepared, prepare, read_prepared
 from conrec.logs.sources import Loaded
 from conrec.seeds import derive

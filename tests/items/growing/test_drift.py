@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from conrec.items import drift
-from conrec.items.drift import Fit, Reference, drift_of, fit_of, jensen_shannon, verdict_of
+from conrec.items.growing import drift
+from conrec.items.growing.drift import Fit, Reference, drift_of, fit_of, jensen_shannon, verdict_of
 
 ROOM = {"code": 3, "items": 10, "room": 4096}
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conrec.config import SemanticIdsConfig
 from conrec.errors import DataError
-from conrec.items.collisions import name_items, name_more, resolve_nearest, without_room
+from conrec.items.naming.collisions import name_items, name_more, resolve_nearest, without_room
 from conrec.items.semantic_ids import SemanticIds
 
 

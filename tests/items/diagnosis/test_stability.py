@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from conrec.config import RqVaeConfig
-from conrec.items import stability
-from conrec.items.figures import stability_listings
-from conrec.items.paraphrase import RULES
+from conrec.items.diagnosis import stability
+from conrec.items.diagnosis.figures import stability_listings
+from conrec.items.diagnosis.paraphrase import RULES
+from conrec.items.diagnosis.stability import HELD_OUT, describe_stability
 from conrec.items.quantisers.quantiser import Quantiser, train_quantiser
-from conrec.items.stability import HELD_OUT, describe_stability
 from conrec.logs.catalogue import item_text
 from conrec.logs.schema import ITEMS
 

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int32
 
 from conrec.arrays import Array
 from conrec.config import RqVaeConfig
+from conrec.items.diagnosis.matching import by_chance, globally, kept, pairs, within_parents
+from conrec.items.diagnosis.paraphrase import RULES, paraphrase
 from conrec.items.encoders.embed import item_texts
-from conrec.items.matching import by_chance, globally, kept, pairs, within_parents
-from conrec.items.paraphrase import RULES, paraphrase
 from conrec.items.quantisers.quantiser import Quantiser, train_quantiser
 from conrec.logs.titles import titles_of
 from conrec.progress import meter
@@ -61,10 +61,10 @@ def describe_stability(
         ``items``, ``training_items``, ``codebook_size``, ``seed`` and, with ``kept`` for [1 code, 2 codes, 3 codes]:
         ``noise``: for each ``relative_norm`` a Gaussian direction of exactly that share of the row's length is added,
         mean of `DRAWS` over ``items``;
-        ``paraphrase``: for each ``rule`` of `conrec.items.paraphrase.RULES`, over the ``items`` of the sample whose
+        ``paraphrase``: for each ``rule`` of `paraphrase.RULES`, over the ``items`` of the sample whose
         text it changes, with the mean ``cosine`` between both embeddings; null without ``embed``;
         ``retrained``: against a model of another ``seed`` on the same items, over all items, codes matched
-        (``within_parents``, with its ``chance``, and ``globally``), and ``pairs``: see `conrec.items.matching`;
+        (``within_parents``, with its ``chance``, and ``globally``), and ``pairs``: see `diagnosis.matching`;
         ``fewer``: against a model of the same seed whose training lacked ``held_out`` of the training items, a seeded
         tenth; over the training items that both were trained on, in the same words;
         ``appended``: that smaller catalogue and its model, the ``items`` held out now appended without training: what

@@ -9,8 +9,8 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from conrec.arrays import Array
-from conrec.items.neighbours import NEAREST, neighbour_hits, queries_of
-from conrec.items.purity import TITLES, category_purity
+from conrec.items.diagnosis.neighbours import NEAREST, neighbour_hits, queries_of
+from conrec.items.diagnosis.purity import TITLES, category_purity
 from conrec.items.semantic_ids import LETTERS, LEVELS, SemanticIds
 from conrec.logs.titles import titles_of
 
@@ -51,9 +51,9 @@ def describe_items(
         from the resolved codes;
         ``neighbour_hit_rate``: share of the 10 ``nearest`` items by embedding that are among the 10 nearest by the
         embedding rebuilt from the ``raw`` and from the ``resolved`` codes (cosines, see
-        `conrec.items.neighbours.neighbour_hits`), over all, training and other of the ``queries``, and what a random
+        `neighbours.neighbour_hits`), over all, training and other of the ``queries``, and what a random
         order would have (``chance``);
-        ``category_purity``, see `conrec.items.purity.category_purity`.
+        ``category_purity``, see `conrec.items.diagnosis.purity.category_purity`.
     """
     original, raw, resolved = (unit_rows(rows) for rows in (centred, rebuilt, rebuilt_from_resolved))
     groups = {"all": np.ones(len(ids), dtype=np.bool_), "training": train_items, "other": ~train_items}

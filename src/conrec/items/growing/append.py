@@ -1,7 +1,7 @@
 """New items get semantic IDs beside those of a trained run, and no item that is there already moves.
 
 They are embedded with the run's encoder, quantised by its codebooks and named in what is free, as those items were
-that the run knew and did not train on. `conrec.items.growth` says where the result lies, `conrec.items.drift` whether
+that the run knew and did not train on. `growing.growth` says where the result lies, `growing.drift` whether
 the codebooks still fit what comes.
 """
 
@@ -24,13 +24,13 @@ from conrec.artefacts import hash_file, read_parquet, write_parquet, write_tenso
 from conrec.config import Config, ItemColumns
 from conrec.errors import ArtefactError, DataError
 from conrec.folders import held
-from conrec.items.collisions import name_more, without_room
-from conrec.items.diagnose import read_embeddings
-from conrec.items.diagnostics import unit_rows
-from conrec.items.drift import Fit, Reference, drift_of, fit_of, verdict_of
+from conrec.items.diagnosis.diagnose import read_embeddings
+from conrec.items.diagnosis.diagnostics import unit_rows
 from conrec.items.encoders.embed import CACHE, FUSION, embed_new
 from conrec.items.encoders.fusion import Fusion
-from conrec.items.growth import ITEMS_FILE, Catalogue, current_catalogue, what_it_grows_from, writing_catalogue
+from conrec.items.growing.drift import Fit, Reference, drift_of, fit_of, verdict_of
+from conrec.items.growing.growth import ITEMS_FILE, Catalogue, current_catalogue, what_it_grows_from, writing_catalogue
+from conrec.items.naming.collisions import name_more, without_room
 from conrec.items.semantic_ids import LEVELS, SemanticIds, write_semantic_ids
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, hash_semantic_ids, read_items
 from conrec.logs.counts import FileCounts
@@ -46,7 +46,7 @@ APPENDED_FILE = "appended.parquet"
 APPENDED = pa.schema(
     [("item_id", pa.string()), ("append", pa.int32()), ("error", pa.float64()), ("cosine", pa.float64())]
 )
-"""One row an appended item: in which append it came, from 1, and how well it is rebuilt (`conrec.items.drift.Fit`)."""
+"""One row an appended item: in which append it came, from 1, and how well it is rebuilt (`drift.Fit`)."""
 NO_NAME = "no semantic ID left for it"
 
 

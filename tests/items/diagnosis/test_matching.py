@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from conrec.items.matching import by_chance, globally, kept, pairs, within_parents
-from conrec.items.prefixes import prefix_groups
+from conrec.items.diagnosis.matching import by_chance, globally, kept, pairs, within_parents
+from conrec.items.diagnosis.prefixes import prefix_groups
 
 CODES = arrays(np.int32, (9, 3), elements=st.integers(0, 2))
 

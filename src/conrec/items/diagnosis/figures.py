@@ -29,7 +29,7 @@ class Listing:
 
 
 def diagnostics_listings(found: Mapping[str, Any]) -> list[Listing]:
-    """Tables of what `conrec.items.diagnostics.describe_items` returned, without the examples' figures twice."""
+    """Tables of what `diagnostics.describe_items` returned, without the examples' figures twice."""
     listings = [_use(found["levels"], found["codebook_size"]), _collisions(found["collisions"], found["items"])]
     listings.append(_kept(found))
     purity = found.get("category_purity")
@@ -45,7 +45,7 @@ def diagnostics_listings(found: Mapping[str, Any]) -> list[Listing]:
 
 
 def stability_listings(found: Mapping[str, Any]) -> list[Listing]:
-    """Tables of what `conrec.items.stability.describe_stability` returned."""
+    """Tables of what `conrec.items.diagnosis.stability.describe_stability` returned."""
     rows = [
         (f"noise of {one['relative_norm']:.0%} of the length", f"{one['items']:,}", *_three(one["kept"]))
         for one in found["noise"]

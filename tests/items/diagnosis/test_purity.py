@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conrec.items import purity
-from conrec.items.purity import LARGE, category_purity
+from conrec.items.diagnosis import purity
+from conrec.items.diagnosis.purity import LARGE, category_purity
 
 NAMES = ("Drama", "War", "Comedy", "Western")
 

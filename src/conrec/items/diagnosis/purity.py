@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from conrec.arrays import Array, Ragged
-from conrec.items.prefixes import prefix_groups
+from conrec.items.diagnosis.prefixes import prefix_groups
 from conrec.items.semantic_ids import LEVELS, sid_text
 from conrec.seeds import generator
 

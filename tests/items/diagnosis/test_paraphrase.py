@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conrec.items.paraphrase import RULES, moved_article, paraphrase, without_year
+from conrec.items.diagnosis.paraphrase import RULES, moved_article, paraphrase, without_year
 from conrec.logs.catalogue import item_text
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Int32
 from conrec.arrays import Array
 from conrec.config import SemanticIdsConfig
 from conrec.errors import DataError
-from conrec.items.nearest_place import Space, place
+from conrec.items.naming.nearest_place import Space, place
 from conrec.items.semantic_ids import LEVELS, SemanticIds, sid_keys
 
 __all__ = ["most_of_a_first_code", "name_items", "name_more", "resolve_nearest", "without_room"]

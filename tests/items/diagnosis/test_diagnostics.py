@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conrec.items.diagnostics import (
+from conrec.items.diagnosis.diagnostics import (
     alike,
     collisions,
     describe_items,
@@ -22,7 +22,7 @@ from conrec.items.diagnostics import (
     unit_rows,
     use_of_codes,
 )
-from conrec.items.figures import diagnostics_listings
+from conrec.items.diagnosis.figures import diagnostics_listings
 from conrec.items.semantic_ids import SemanticIds
 from conrec.logs.schema import ITEMS
 

@@ -13,9 +13,9 @@ from conrec.artefacts import hash_file, read_json, read_parquet, read_tensors, w
 from conrec.config import Config, load_config
 from conrec.errors import ArtefactError, ConrecError, DataError, RunLockedError
 from conrec.folders import held
-from conrec.items import append, growth
-from conrec.items.append import APPENDED, append_items
-from conrec.items.growth import current_catalogue, own_catalogue
+from conrec.items.growing import append, growth
+from conrec.items.growing.append import APPENDED, append_items
+from conrec.items.growing.growth import current_catalogue, own_catalogue
 from conrec.items.quantisers.quantiser import load_quantiser
 from conrec.items.space import hash_semantic_ids, read_items
 from conrec.items.trie_file import load_trie

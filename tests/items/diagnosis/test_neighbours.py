@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from conrec.items import neighbours
-from conrec.items.neighbours import ASKED_WHOLE, QUERIES, neighbour_hits, queries_of
+from conrec.items.diagnosis import neighbours
+from conrec.items.diagnosis.neighbours import ASKED_WHOLE, QUERIES, neighbour_hits, queries_of
 
 
 def top_sets(similarity: np.ndarray, query: int, nearest: int) -> list[frozenset[int]]:

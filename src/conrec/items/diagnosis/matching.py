@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from scipy.optimize import linear_sum_assignment
 
 from conrec.arrays import Array
-from conrec.items.prefixes import prefix_groups
+from conrec.items.diagnosis.prefixes import prefix_groups
 
 __all__ = ["by_chance", "globally", "kept", "pairs", "within_parents"]
 

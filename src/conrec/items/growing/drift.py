@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from conrec.arrays import Array
-from conrec.items.diagnostics import unit_rows
+from conrec.items.diagnosis.diagnostics import unit_rows
 from conrec.seeds import generator
 
 __all__ = ["Fit", "Reference", "drift_of", "fit_of", "jensen_shannon", "verdict_of"]

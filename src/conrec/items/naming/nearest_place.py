@@ -1,6 +1,6 @@
 """One group of items placed at the nearest free codes, beside the semantic IDs that are taken. NumPy only.
 
-The rules are those of `conrec.items.collisions.resolve_nearest`. Nothing is computed for items that nobody disputes:
+The rules are those of `collisions.resolve_nearest`. Nothing is computed for items that nobody disputes:
 of a million items with few collisions, few have their residuals taken at all.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int64
 
 from conrec.arrays import Array
-from conrec.items.nearest_codes import NearestCodes
+from conrec.items.naming.nearest_codes import NearestCodes
 from conrec.items.semantic_ids import LEVELS, sid_keys
 
 __all__ = ["Space", "place"]
@@ -106,7 +106,7 @@ def place(
         codes: raw codes of the group, whatever of the others.
         items: the group.
         taken: keys of the semantic IDs that other items have, distinct and sorted.
-        cap: see `conrec.items.collisions.resolve_nearest`.
+        cap: see `conrec.items.naming.collisions.resolve_nearest`.
     """
     sizes = (space.size,) * LEVELS
     keys = sid_keys(codes[items], sizes)

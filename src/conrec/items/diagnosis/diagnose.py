@@ -13,8 +13,8 @@ from conrec.arrays import Array
 from conrec.artefacts import hash_file, read_tensors, write_json
 from conrec.config import Config
 from conrec.errors import ArtefactError
-from conrec.items.diagnostics import describe_items
-from conrec.items.purity import TITLES
+from conrec.items.diagnosis.diagnostics import describe_items
+from conrec.items.diagnosis.purity import TITLES
 from conrec.items.semantic_ids import rebuilt_from
 from conrec.items.space import SEMANTIC_IDS_FILE, ItemSpace, read_items
 
@@ -28,7 +28,7 @@ QUANTISER = "quantiser.safetensors"
 def diagnose(
     folder: Path, items: pa.Table, train_items: Bool[Array, " items"], seed: int, shown_titles: int = TITLES
 ) -> dict[str, Any]:
-    """What `conrec.items.diagnostics.describe_items` says of ``RUN/items`` as it is now.
+    """What `conrec.items.diagnosis.diagnostics.describe_items` says of ``RUN/items`` as it is now.
 
     Args:
         folder: ``RUN/items``.
@@ -54,7 +54,7 @@ def diagnose(
 def stability(
     folder: Path, items: pa.Table, train_items: Bool[Array, " items"], config: Config, seed: int, device: str
 ) -> dict[str, Any]:
-    """What `conrec.items.stability.describe_stability` says of ``RUN/items``; written to its ``stability.json``.
+    """What `stability.describe_stability` says of ``RUN/items``; written to its ``stability.json``.
 
     Args:
         folder: ``RUN/items``.
@@ -69,10 +69,10 @@ def stability(
         ConfigError: an encoder cannot be had.
         MissingExtraError: sentence-transformers is not installed.
     """
+    from conrec.items.diagnosis.stability import describe_stability  # noqa: PLC0415
     from conrec.items.encoders.embed import CACHE, FUSION, embed_new  # noqa: PLC0415  (torch comes with an extra)
     from conrec.items.encoders.fusion import Fusion  # noqa: PLC0415
     from conrec.items.quantisers.quantiser import load_quantiser  # noqa: PLC0415
-    from conrec.items.stability import describe_stability  # noqa: PLC0415
 
     _, embeddings = _read(folder, items)
     model = load_quantiser(folder / QUANTISER)

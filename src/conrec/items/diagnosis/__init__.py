@@ -1,0 +1,1 @@
+"""How well codes are used, what they keep of the items, and what they withstand."""

@@ -1,0 +1,1 @@
+"""A semantic ID for every item: what happens where raw codes collide."""
