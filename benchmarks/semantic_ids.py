@@ -27,9 +27,9 @@ from common.machine import machine
 from common.memory import Peak, alone
 from common.quantisers import PEERS
 from conrec.config import RqVaeConfig, SemanticIdsConfig
-from conrec.items.naming.collisions import name_items
 from conrec.items.diagnosis.diagnostics import collisions, unit_rows
 from conrec.items.diagnosis.neighbours import neighbour_hits, queries_of
+from conrec.items.naming.collisions import name_items
 from conrec.items.quantisers.quantiser import Quantiser, train_quantiser
 from conrec.items.quantisers.rqvae import RqVae
 from conrec.items.quantisers.sizes import codebook_size_for

@@ -72,10 +72,14 @@ def arms(clip: str | None) -> dict[str, dict[str, Any]]:
     return found
 
 
-def study(name: str, folder: Path, config: Path, clip: str | None, seeds: list[int], results: Path) -> None:
-    """Run every arm with every seed, those that are there already excepted."""
+def study(
+    name: str, folder: Path, config: Path, clip: str | None, seeds: list[int], only: list[str] | None, results: Path
+) -> None:
+    """Run every arm (or some) with every seed, those that are there already excepted."""
     for seed in seeds:
         for arm, settings in arms(clip).items():
+            if only and arm not in only:
+                continue
             run = folder / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
             overrides = _merged(LIGHTER[name], settings, {"run": {"seed": seed, "threads": 1}})
             overrides["encoder"] = {**overrides.get("encoder", {}), "cache": str(folder / "vectors")}
@@ -192,6 +196,7 @@ def main() -> None:
     run.add_argument("--config", type=Path, required=True, help="TOML file that names the data")
     run.add_argument("--clip", help="CLIP or SigLIP model of the arms with images")
     run.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    run.add_argument("--arms", nargs="+", metavar="ARM", help="run these arms alone")
     run.add_argument("--json", type=Path, help="where the result goes; benchmarks/results/embeddings-SET.json")
     shown = commands.add_parser("table")
     shown.add_argument("files", type=Path, nargs="+")
@@ -200,7 +205,7 @@ def main() -> None:
         print(table(given.files))
         return
     results = given.json or Path("benchmarks/results") / f"embeddings-{given.set}.json"
-    study(given.set, given.folder, given.config, given.clip, given.seeds, results)
+    study(given.set, given.folder, given.config, given.clip, given.seeds, given.arms, results)
 
 
 if __name__ == "__main__":
