@@ -13,17 +13,19 @@ from torch import Tensor
 
 __all__ = ["best_path", "nearest", "sinkhorn", "sums_by_code"]
 
-_HELD = 1 << 22
-"""Distances that are held in memory at once."""
+_HELD = 1 << 20
+"""Distances that are held in memory at once: few enough to be still in the cache when they are compared."""
 _BLOCK = 64
 """Distances of a row are reduced in blocks of so many first: whole registers at a time instead of one by one."""
 
 
 def nearest(points: Float[Tensor, "n d"], codewords: Float[Tensor, "codebook d"]) -> Int64[Tensor, " n"]:
     """Index of the codeword nearest to each point (Euclidean); ties go to the lower index."""
-    half_norm = codewords.square().sum(1) / 2
-    parts = [_lowest(_half(part, codewords, half_norm)) for part in points.split(max(1, _HELD // len(codewords)))]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=points.device)
+    if not len(points):
+        return torch.empty(0, dtype=torch.int64, device=points.device)
+    half = codewords.square().sum(1) / 2
+    parts = points.split(max(1, _HELD // len(codewords)))
+    return torch.cat([_lowest(torch.addmm(half, part, codewords.T, alpha=-1)) for part in parts])
 
 
 def best_path(
@@ -38,11 +40,13 @@ def best_path(
         codebooks: codewords of each level.
         width: how many prefixes are kept after each level but the last.
     """
-    size = codebooks.shape[1]
     if width == 1:
         return _greedy(latents, codebooks)
-    parts = [_beam(part, codebooks, width) for part in latents.split(max(1, _HELD // (size * width)))]
-    return torch.cat(parts) if parts else torch.empty(0, len(codebooks), dtype=torch.int64, device=latents.device)
+    if not len(latents):
+        return torch.empty(0, len(codebooks), dtype=torch.int64, device=latents.device)
+    tables = [_table(codebook) for codebook in codebooks]
+    parts = latents.split(max(1, _HELD // (codebooks.shape[1] * width)))
+    return torch.cat([_beam(part, codebooks, tables, width) for part in parts])
 
 
 def _greedy(latents: Tensor, codebooks: Tensor) -> Tensor:
@@ -53,30 +57,34 @@ def _greedy(latents: Tensor, codebooks: Tensor) -> Tensor:
     return torch.stack(codes, dim=1)
 
 
-def _beam(latents: Tensor, codebooks: Tensor, width: int) -> Tensor:
+def _table(codebook: Tensor) -> Tensor:
+    """What a residual with its half square and a 1 beside it is multiplied with for half its squared distances.
+
+    ``‖r − c‖² / 2 = [r, ‖r‖² / 2, 1] · [−c, 1, ‖c‖² / 2]``: one product, and no further pass over the distances.
+    """
+    half = codebook.square().sum(1, keepdim=True) / 2
+    return torch.cat([-codebook, torch.ones_like(half), half], dim=1).T.contiguous()
+
+
+def _beam(latents: Tensor, codebooks: Tensor, tables: list[Tensor], width: int) -> Tensor:
     """The beam over one part of the rows, int64 [n, levels]."""
     n, d = latents.shape
-    size = codebooks.shape[1]
+    size, last = codebooks.shape[1], len(codebooks) - 1
     residual = latents.unsqueeze(1)
     path = torch.zeros(n, 1, 0, dtype=torch.int64, device=latents.device)
-    for level, codebook in enumerate(codebooks):
+    for level, (codebook, table) in enumerate(zip(codebooks, tables, strict=True)):
         kept = residual.shape[1]
-        # ‖r − c‖² / 2 = ‖r‖² / 2 + ‖c‖² / 2 − r·c, over all prefixes that are kept and all codes that may follow.
-        distance = _half(residual.reshape(n * kept, d), codebook, codebook.square().sum(1) / 2).view(n, kept, size)
-        if kept > 1:
-            distance += residual.square().sum(2, keepdim=True) / 2
-        flat = distance.view(n, kept * size)
-        wanted = 1 if level == len(codebooks) - 1 else min(width, flat.shape[1])
-        chosen = _lowest(flat).unsqueeze(1) if wanted == 1 else _few_lowest(flat, wanted)
+        half = residual.square().sum(2, keepdim=True) / 2
+        points = torch.cat([residual, half, torch.ones_like(half)], dim=2)
+        distance = (points.view(n * kept, d + 2) @ table).view(n, kept * size)
+        wanted = min(width, kept * size)
+        chosen = _lowest(distance).unsqueeze(1) if level == last else _few_lowest(distance, wanted)
         parent, code = chosen // size, chosen % size
         path = torch.cat([path.gather(1, parent.unsqueeze(2).expand(-1, -1, level)), code.unsqueeze(2)], dim=2)
-        residual = residual.gather(1, parent.unsqueeze(2).expand(-1, -1, d)) - codebook[code]
+        if level < last:
+            left = residual.gather(1, parent.unsqueeze(2).expand(-1, -1, d)) if level else residual
+            residual = left - codebook[code]
     return path[:, 0]
-
-
-def _half(points: Tensor, codewords: Tensor, half_norm: Tensor) -> Tensor:
-    """Half the squared distances less half the points' squared lengths, [n, codebook]."""
-    return torch.addmm(half_norm, points, codewords.T, alpha=-1)
 
 
 def _lowest(values: Float[Tensor, "n m"]) -> Int64[Tensor, " n"]:
