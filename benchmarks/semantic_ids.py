@@ -25,7 +25,7 @@ from common import item_vectors
 from common.harness import Report, Spread, arguments, take_turns
 from common.machine import machine
 from common.memory import Peak, alone
-from common.quantisers import PEERS
+from common.quantisers import PEERS, same_threads
 from conrec.config import RqVaeConfig, SemanticIdsConfig
 from conrec.items.diagnosis.diagnostics import collisions, unit_rows
 from conrec.items.diagnosis.neighbours import neighbour_hits, queries_of
@@ -187,6 +187,7 @@ def peak_memory(threads: int, n: int) -> float:
 
 def main() -> None:
     given = arguments(__doc__, PARTS)
+    same_threads()
     report = Report("semantic_ids", given.quick)
     readable = catalogues(given.quick)
     for name in PARTS[:4]:

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from common.posters import write_table
 from conrec.config import DataConfig, EncoderConfig, ImageConfig
 from conrec.items.encoders.embed import embed_items, item_texts
 from conrec.items.encoders.text import encode_texts
 from conrec.logs.sources import load
+
+from .posters import write_table  # relative: scripts and `python -m benchmarks…` call this package by two names
 
 __all__ = ["CLIP", "board_games", "clusters", "data_folder", "movietweetings", "posters"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-__all__ = ["FAISS_BEAMS", "PEERS", "Fitted", "residual_kmeans"]
+__all__ = ["FAISS_BEAMS", "PEERS", "Fitted", "residual_kmeans", "same_threads"]
 
 LEVELS = 3
 FAISS_BEAMS = (1, 5, 16)
@@ -25,6 +25,13 @@ RESIDUAL_VQ_EPOCHS = 100
 Fitted = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 """From the rows (centred by the mean of those that are fitted on), a mark of those, the codebook size and a seed to
 all rows rebuilt."""
+
+
+def same_threads() -> None:
+    """Let FAISS have as many threads as PyTorch."""
+    import faiss  # noqa: PLC0415
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
 
 
 def faiss_residual(beam: int) -> Fitted:
