@@ -31,7 +31,7 @@ from conrec.artefacts import read_json, write_json
 from conrec.config import DataConfig, EncoderConfig, RqVaeConfig
 from conrec.items.diagnosis.diagnostics import collisions, unit_rows
 from conrec.items.diagnosis.neighbours import neighbour_hits, queries_of
-from conrec.items.diagnosis.stability import describe_stability
+from conrec.items.diagnosis.stability import describe_stability, under_noise
 from conrec.items.encoders.embed import item_texts
 from conrec.items.encoders.text import encode_texts
 from conrec.items.quantisers.quantiser import Quantiser, train_quantiser
@@ -141,7 +141,11 @@ def study(name: str, catalogue: Catalogue, quantisers: Sequence[str], seeds: Seq
 
 
 def measure(catalogue: Catalogue, config: RqVaeConfig, seed: int) -> dict[str, Any]:
-    """What one quantiser keeps of the catalogue (`fit`), and under which changes its codes stay (`stability`)."""
+    """What one quantiser keeps of the catalogue (`fit`), and under which changes its codes stay (`stability`).
+
+    Most items are training items, and an encoder may hold those better than others; so ``noise_not_trained_on`` is of
+    the others alone.
+    """
     rows = catalogue.embeddings
     training = np.zeros(len(rows), dtype=np.bool_)
     order = generator(seed, "stability study", "training items").permutation(len(rows))
@@ -154,6 +158,7 @@ def measure(catalogue: Catalogue, config: RqVaeConfig, seed: int) -> dict[str, A
         "seconds_of_training": seconds,
         "noise_in_training": model.config.noise if config.method == "rqvae" else None,
         "fit": fit(model, rows, training, seed),
+        "noise_not_trained_on": under_noise(model, rows[~training], seed),
         "stability": describe_stability(model, rows, training, items, config, seed, catalogue.embed),
     }
 
@@ -215,7 +220,10 @@ def _fit_line(one: Mapping[str, Any]) -> Cells:
 
 
 def _noise_line(one: Mapping[str, Any]) -> Cells:
-    return {f"noise of {noise['relative_norm']:.0%}": noise["kept"] for noise in one["stability"]["noise"]}
+    cells: Cells = {f"{noise['relative_norm']:.0%}": noise["kept"] for noise in one["stability"]["noise"]}
+    for noise in one["noise_not_trained_on"]:
+        cells[f"{noise['relative_norm']:.0%}, not trained on"] = noise["kept"]
+    return cells
 
 
 def _words_line(one: Mapping[str, Any]) -> Cells:

@@ -19,7 +19,7 @@ from conrec.logs.titles import titles_of
 from conrec.progress import meter
 from conrec.seeds import derive, generator
 
-__all__ = ["HELD_OUT", "NOISE", "SAMPLE", "describe_stability"]
+__all__ = ["HELD_OUT", "NOISE", "SAMPLE", "describe_stability", "under_noise"]
 
 NOISE = (0.01, 0.05, 0.1)
 """Lengths of the noise, as shares of the length of the row."""
@@ -78,7 +78,7 @@ def describe_stability(
     stay = np.setdiff1d(train_rows, out)
     codes = model.encode(embeddings)
     with meter("stability", 4) as step:
-        noise = _under_noise(model, embeddings, seed)
+        noise = under_noise(model, embeddings, seed)
         step(note="paraphrases")
         words = None if embed is None else _in_other_words(model, embeddings, items, embed, seed)
         step(note="another seed")
@@ -107,7 +107,8 @@ def _sample(n: int, seed: int, purpose: str) -> Array:
     return np.arange(n) if n <= SAMPLE else np.sort(random.choice(n, SAMPLE, replace=False))
 
 
-def _under_noise(model: Quantiser, embeddings: Array, seed: int) -> list[dict[str, Any]]:
+def under_noise(model: Quantiser, embeddings: Float[Array, "items d"], seed: int) -> list[dict[str, Any]]:
+    """The part ``noise`` of `describe_stability`, of the items given; a seeded sample where they are many."""
     rows = _sample(len(embeddings), seed, "noise rows")
     points = embeddings[rows].astype(np.float64)
     codes = model.encode(embeddings[rows])
