@@ -30,12 +30,15 @@ class ImageConfig(Settings):
     embedded again when a file in it changes."""
     addresses: bool = False
     """Whether http and https addresses are fetched; false: they count as not read."""
+    private_addresses: bool = False
+    """Whether that goes for hosts of this machine and its networks too; false: only for those of the public internet,
+    so that a catalogue from elsewhere cannot make this machine ask for what only it can reach."""
     max_bytes: Positive = 20_000_000
     """Larger files are not read."""
     max_pixels: Positive = 50_000_000
     """Images of more pixels are refused before they are unpacked. (Pillow itself refuses more than 89 million.)"""
     timeout_seconds: Rate = 10.0
-    """How long an address may take to answer, and then to send the rest."""
+    """How long an address may take for everything, from looking up its name to its last byte, redirects included."""
     batch_size: Positive = 32
 
 
@@ -48,6 +51,8 @@ class CollaborativeConfig(Settings):
     """Weight of the vectors from positive feedback; 0: left out."""
     dim: Positive = 64
     """Length of each of the two vectors."""
+    items_per_user: Positive = 500
+    """Of a user with more items of one sign so many, drawn at random, count: the cost of a user is their square."""
     smoothing: float = Field(default=0.75, gt=0, le=1)
     """Exponent on the counts of the context item in the pointwise mutual information (Levy et al., 2015: 0.75)."""
 
@@ -88,7 +93,7 @@ class RqVaeConfig(Settings):
     """`rqvae` (paper), or `residual_kmeans`: codebooks of the embeddings themselves, with no network."""
     levels: Literal[3] = 3
     """D (paper: 3)."""
-    codebook_size: Annotated[int, Field(ge=2)] | None = None
+    codebook_size: Positive | None = None
     """Codes per level; None: the power of two at or above the square root of the number of items of the training
     period, from 16 to 8192, and no more than those items can start; doubled where the catalogue would not fit."""
     beam: Positive = 5
@@ -98,13 +103,14 @@ class RqVaeConfig(Settings):
     """Hidden layers of the encoder's network, mirrored in the decoder."""
     latent_dim: Positive = 128
     """Length of what is quantised; no more than the embeddings have."""
-    noise: float | None = Field(default=None, ge=0)
+    noise: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Standard deviation of the noise that the encoder sees in training, in that of an average feature; None: ten times
     as much as plain codebooks lose on items they were not fitted on (as a share of the variance), at most 1.5."""
-    commitment_weight: float = 0.25
+    commitment_weight: float = Field(default=0.25, ge=0, allow_inf_nan=False)
     """Lambda of the loss."""
     decay: Share = 0.95
-    """Decay of the moving averages behind the codebooks."""
+    """Decay of the moving averages behind the codebooks, by step; where a batch has fewer rows than there are codes, by
+    as many rows as there are codes."""
     dead_after: Positive = 10
     """A code is dead, and restarted, after this many epochs without an item."""
     balance: Literal["none", "last", "all"] = "none"

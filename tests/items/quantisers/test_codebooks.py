@@ -82,6 +82,19 @@ def test_moving_averages_against_numpy() -> None:
     assert torch.allclose(book.codewords[4], codewords[4], atol=1e-4)
 
 
+def test_a_code_that_nobody_chooses_stays_and_small_batches_forget_by_rows() -> None:
+    start = torch.randn(64, 3, generator=seeded(0)) + 5
+    book = MovingCodebook.start(start.clone(), torch.full((64,), 0.25))
+    for step in range(2000):
+        book.update(
+            torch.randn(16, 3, generator=seeded(step)), torch.randint(0, 63, (16,), generator=seeded(step)), 0.9
+        )
+    assert torch.allclose(book.codewords[63], start[63], atol=0.05)
+    assert torch.isfinite(book.codewords).all()
+    # A quarter of a row a code and batch: the average reaches over about ten rows, not over two.
+    assert book.codewords[:63].norm(dim=1).mean() < 0.8
+
+
 def test_a_code_is_dead_after_its_idle_epochs_and_restarts_on_a_residual() -> None:
     book = MovingCodebook.start(torch.tensor([[0.0], [100.0], [200.0]]), torch.ones(3))
     for epoch in range(1, 4):

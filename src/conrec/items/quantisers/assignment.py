@@ -15,6 +15,8 @@ __all__ = ["best_path", "nearest", "sinkhorn", "sums_by_code"]
 
 _HELD = 1 << 20
 """Distances that are held in memory at once: few enough to be still in the cache when they are compared."""
+_HELD_ELSEWHERE = 1 << 27
+"""The same on an accelerator, which wants large parts (half a gigabyte)."""
 _BLOCK = 64
 """Distances of a row are reduced in blocks of so many first: whole registers at a time instead of one by one."""
 
@@ -24,7 +26,7 @@ def nearest(points: Float[Tensor, "n d"], codewords: Float[Tensor, "codebook d"]
     if not len(points):
         return torch.empty(0, dtype=torch.int64, device=points.device)
     half = codewords.square().sum(1) / 2
-    parts = points.split(max(1, _HELD // len(codewords)))
+    parts = points.split(_part(points, len(codewords)))
     return torch.cat([_lowest(torch.addmm(half, part, codewords.T, alpha=-1)) for part in parts])
 
 
@@ -45,8 +47,13 @@ def best_path(
     if not len(latents):
         return torch.empty(0, len(codebooks), dtype=torch.int64, device=latents.device)
     tables = [_table(codebook) for codebook in codebooks]
-    parts = latents.split(max(1, _HELD // (codebooks.shape[1] * width)))
+    parts = latents.split(_part(latents, codebooks.shape[1] * width))
     return torch.cat([_beam(part, codebooks, tables, width) for part in parts])
+
+
+def _part(rows: Tensor, distances: int) -> int:
+    """How many rows are compared at once, each with so many distances."""
+    return max(1, (_HELD if rows.device.type == "cpu" else _HELD_ELSEWHERE) // distances)
 
 
 def _greedy(latents: Tensor, codebooks: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from conrec.artefacts import write_tensors
 from conrec.config import RqVaeConfig
 from conrec.items.quantisers.assignment import best_path
 
-__all__ = ["METADATA_KEY", "Quantiser"]
+__all__ = ["METADATA_KEY", "ROWS", "Quantiser"]
 
 METADATA_KEY = "conrec.quantiser"
-_ROWS = 8192
+ROWS = 8192
 """Rows that go through the networks at once."""
 
 
@@ -94,4 +94,4 @@ class Quantiser(nn.Module):
 
 
 def _chunks(rows: Array) -> list[Array]:
-    return [rows[begin : begin + _ROWS] for begin in range(0, len(rows), _ROWS)]
+    return [rows[begin : begin + ROWS] for begin in range(0, len(rows), ROWS)]

@@ -18,6 +18,8 @@ __all__ = ["MovingCodebook"]
 
 _LAPLACE = 1e-5
 """Added to the count of every code before dividing by it."""
+_FORGOTTEN = 1e-2
+"""A code whose average count has fallen below this stays where it is: the smoothing would draw it to the origin."""
 
 
 @dataclass(slots=True)
@@ -53,15 +55,20 @@ class MovingCodebook:
     def update(self, residuals: Float[Tensor, "n d"], codes: Int64[Tensor, " n"], decay: float) -> None:
         """One step: ``N ← γN + (1−γ)n``, ``m ← γm + (1−γ)Σr``, codeword ``m / N`` with N smoothed.
 
-        Laplace smoothing, ``(N + ε) / (ΣN + codebook·ε) · ΣN``, keeps a code that nobody chooses finite.
+        Laplace smoothing: ``(N + ε) / (ΣN + codebook·ε) · ΣN``. γ is ``decay`` where a batch has a row or more for each
+        code, and its power ``n / codebook`` where it has fewer: an average then reaches back over as many rows as it
+        would with larger batches, and not over the last one or two.
         """
-        counts, sums = sums_by_code(residuals, codes, len(self.count))
+        size = len(self.count)
+        decay **= min(1.0, len(codes) / size)
+        counts, sums = sums_by_code(residuals, codes, size)
         self.used += counts
         self.count.mul_(decay).add_(counts, alpha=1 - decay)
         self.total.mul_(decay).add_(sums, alpha=1 - decay)
         everything = self.count.sum()
-        smooth = (self.count + _LAPLACE) / (everything + len(self.count) * _LAPLACE) * everything
-        self.codewords.copy_(self.total / smooth.unsqueeze(1))
+        smooth = (self.count + _LAPLACE) / (everything + size * _LAPLACE) * everything
+        known = (self.count > _FORGOTTEN * (everything / size).clamp(max=1.0)).unsqueeze(1)
+        self.codewords.copy_(torch.where(known, self.total / smooth.unsqueeze(1), self.codewords))
 
     def end_epoch(self, dead_after: int) -> tuple[Float[Tensor, " codebook"], Int64[Tensor, " dead"]]:
         """Close an epoch: how many rows chose each code in it, and the codes idle for ``dead_after`` epochs."""

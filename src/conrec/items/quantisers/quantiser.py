@@ -14,7 +14,7 @@ from conrec.arrays import Array
 from conrec.artefacts import read_tensors
 from conrec.config import RqVaeConfig
 from conrec.errors import ArtefactError, DataError
-from conrec.items.quantisers.base import METADATA_KEY, Quantiser
+from conrec.items.quantisers.base import METADATA_KEY, ROWS, Quantiser
 from conrec.items.quantisers.residual_kmeans import ResidualKmeans
 from conrec.items.quantisers.rqvae import RqVae
 from conrec.items.quantisers.sizes import resolve_codebook_size
@@ -27,8 +27,8 @@ __all__ = ["Quantiser", "check_embeddings", "load_quantiser", "train_quantiser"]
 def train_quantiser(embeddings: Float[Array, "n d"], config: RqVaeConfig, seed: int, device: str = "cpu") -> Quantiser:
     """Train on all rows given; apply to any rows with `Quantiser.encode`.
 
-    The same embeddings, configuration, seed and device give the same bytes; torch's global generator is neither
-    read nor moved.
+    The same embeddings, configuration, seed, device and number of threads give the same bytes; torch's global
+    generator is neither read nor moved.
 
     Args:
         embeddings: rows to train on; scaled inside.
@@ -38,7 +38,7 @@ def train_quantiser(embeddings: Float[Array, "n d"], config: RqVaeConfig, seed: 
         device: "cpu" or "cuda".
 
     Raises:
-        DataError: no rows, or values that are not finite.
+        DataError: no rows, values that are not finite, or a training that diverged.
         ConfigError: fewer rows than ``codebook_size`` (the k-means start needs one row a code).
     """
     check_embeddings(embeddings)
@@ -47,7 +47,8 @@ def train_quantiser(embeddings: Float[Array, "n d"], config: RqVaeConfig, seed: 
     dim = embeddings.shape[1]
     model = RqVae(dim, config, generator) if config.method == "rqvae" else ResidualKmeans(dim, config)
     mean = embeddings.mean(axis=0, dtype=np.float64)
-    spread = math.sqrt(float(embeddings.var(axis=0, dtype=np.float64).mean()))
+    parts = [embeddings[begin : begin + ROWS] for begin in range(0, len(embeddings), ROWS)]
+    spread = math.sqrt(sum(float(np.square(part - mean).sum()) for part in parts) / embeddings.size)
     model.mean.copy_(torch.from_numpy(mean))
     # Rows that are all alike stay as they are: zeros.
     model.scale.fill_(spread if spread > 1e-8 else 1.0)

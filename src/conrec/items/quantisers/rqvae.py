@@ -14,7 +14,8 @@ How it is computed here, and why:
 * Codebooks follow moving averages, so the second term of the bracket has no gradient: it is left out.
 * Encoder and decoder are a linear map plus a network whose last layer starts at zero. The linear maps start at the
   principal components, so that training starts from residual k-means among them and can only gain.
-* Codewords are chosen by a beam (`conrec.items.quantisers.assignment.best_path`), in training and afterwards alike.
+* Codewords are chosen by a beam (`conrec.items.quantisers.assignment.best_path`), in training and afterwards alike;
+  where ``rqvae.balance`` asks for balanced codes, they are balanced in training alone.
 * In training the encoder sees each row with Gaussian noise, ``rqvae.noise`` times as strong as an average feature, and
   must rebuild the row without it. On a few thousand rows this decides how well rows are coded that were never seen.
 * Embeddings are centred by the mean of the rows that are trained on and scaled to unit mean variance of a

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from conrec.errors import DataError
 from conrec.items.diagnosis.diagnostics import perplexity
 from conrec.items.quantisers.assignment import best_path, nearest, sinkhorn
 from conrec.items.quantisers.codebooks import MovingCodebook
@@ -45,15 +46,27 @@ def fit_rqvae(model: RqVae, x: Float[Tensor, "n d"], generator: torch.Generator)
     # The k-means start needs a row a code, whatever is held out.
     held = min(int(share * len(x)), len(x) - config.codebook_size)
     rows = torch.randperm(len(x), generator=generator).to(x.device)
-    with _threads_for(config.batch_size * config.codebook_size):
+    # The k-means passes over all rows a hundred times: threads pay from fewer distances a row on.
+    with threads_for(len(x) * config.codebook_size // 64):
         if config.noise is None:
             model.config = config.model_copy(update={"noise": noise_for(x, config, generator)})
-        _Training(model, x[rows[held:]], x[rows[:held]], generator).run()
+        training = _Training(model, x[rows[held:]], x[rows[:held]], generator)
+        training.start()
+    with threads_for(config.batch_size * config.codebook_size):
+        training.run()
+    broken = [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise DataError(
+            f"the RQ-VAE diverged: {broken[0]} is not finite",
+            where="quantiser",
+            expected="finite weights and codebooks",
+            mend="Lower rqvae.learning_rate or rqvae.noise.",
+        )
     model.eval()
 
 
 @contextmanager
-def _threads_for(distances: int) -> Iterator[None]:
+def threads_for(distances: int) -> Iterator[None]:
     """Torch on one CPU thread while steps are small.
 
     Such a step multiplies matrices of a few hundred rows. Threads that wait for each other a dozen times a step gain
@@ -80,7 +93,6 @@ class _Training:
 
     def run(self) -> None:
         config, model = self.model.config, self.model
-        self._start()
         optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, config.learning_rate / 50)
         every = max(1, config.epochs // _CURVE_POINTS)
@@ -89,12 +101,13 @@ class _Training:
             for epoch in range(1, config.epochs + 1):
                 figures = self._epoch(optimiser)
                 schedule.step()
-                used = self._end_epoch(last=epoch == config.epochs)
+                # Before dead codes are restarted: the decoder has not seen what they become.
                 if len(self.held_out):
                     figures["validation"] = self._validation_error()
                     if figures["validation"] < best:
                         best, best_epoch = figures["validation"], epoch
                         kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+                used = self._end_epoch(last=epoch == config.epochs)
                 stop = epoch == config.epochs or (len(self.held_out) > 0 and epoch - best_epoch >= config.patience)
                 if epoch % every == 0 or epoch == 1 or stop:
                     self._record(epoch, figures, used)
@@ -105,7 +118,7 @@ class _Training:
             model.load_state_dict(kept)
 
     @torch.no_grad()
-    def _start(self) -> None:
+    def start(self) -> None:
         """Linear maps onto the principal components, and residual k-means of each level there."""
         config, model = self.model.config, self.model
         model.start(principal_axes(self.x)[:, : model.codebooks.shape[2]].T)
@@ -181,7 +194,8 @@ class _Training:
             if len(dead) and not last:
                 rows = torch.randint(len(self.x), (len(dead),), generator=self.generator).to(self.x.device)
                 latents = model.to_latent(self.x[rows])
-                book.restart(dead, quantised(latents, self._choose(latents), model.codebooks).residuals[level])
+                codes = best_path(latents, model.codebooks, model.config.beam)
+                book.restart(dead, quantised(latents, codes, model.codebooks).residuals[level])
                 self.restarted += len(dead)
         return usage
 
