@@ -222,7 +222,7 @@ def _address(source: str, scheme: str, config: ImageConfig, where: str) -> bytes
     if not config.addresses:
         raise ImageError("addresses are off", "encoder.image.addresses", where=where)
     try:
-        return fetch_bytes(source, config.max_bytes, config.timeout_seconds)
+        return fetch_bytes(source, config.max_bytes, config.timeout_seconds, private=config.private_addresses)
     except AddressError as error:
         raise ImageError("unreadable address", str(error), where=where) from None
 
