@@ -8,6 +8,7 @@ a folder that `benchmarks.common.small_clip` wrote.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -22,7 +23,7 @@ from conrec.logs.sources import load
 
 from .posters import write_table  # relative: scripts and `python -m benchmarks…` call this package by two names
 
-__all__ = ["CLIP", "board_games", "clusters", "data_folder", "movietweetings", "posters"]
+__all__ = ["CLIP", "abstracts", "board_games", "clusters", "data_folder", "movietweetings", "posters"]
 
 CLIP = "CONREC_BENCHMARK_CLIP"
 """Environment variable with the name or folder of an image model."""
@@ -48,6 +49,12 @@ def movietweetings(folder: Path) -> np.ndarray:
     """Titles and genres of 12,611 films, float32 [12611, 384]."""
     loaded = load(DataConfig(source="movietweetings", folder=folder))
     return encode_texts(item_texts(loaded.items), EncoderConfig())
+
+
+def abstracts(folder: Path) -> np.ndarray:
+    """Encyclopaedia abstracts of MovieLens-1M's films, float32 [about 3,000, 384]; no setting was chosen on them."""
+    texts = json.loads((folder / "abstracts.json").read_text(encoding="utf-8"))
+    return encode_texts([texts[name] for name in sorted(texts)], EncoderConfig())
 
 
 def posters(folder: Path, clip: str) -> np.ndarray:

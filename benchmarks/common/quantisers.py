@@ -34,8 +34,11 @@ def same_threads() -> None:
     faiss.omp_set_num_threads(torch.get_num_threads())
 
 
-def faiss_residual(beam: int) -> Fitted:
-    """FAISS's ResidualQuantizer: k-means with progressive dimensions, beams in training and in encoding."""
+def faiss_residual(beam: int, *, refined: bool = False) -> Fitted:
+    """FAISS's ResidualQuantizer: k-means with progressive dimensions, beams in training and in encoding.
+
+    ``refined``: all codebooks are then fitted together to the codes (``Train_refine_codebook``).
+    """
 
     def fit(rows: np.ndarray, fitted: np.ndarray, size: int, seed: int) -> np.ndarray:
         import faiss  # noqa: PLC0415 - a peer
@@ -43,6 +46,8 @@ def faiss_residual(beam: int) -> Fitted:
         quantiser = faiss.ResidualQuantizer(rows.shape[1], LEVELS, int(np.log2(size)))
         quantiser.max_beam_size = beam
         quantiser.cp.seed = 1234 + seed
+        if refined:
+            quantiser.train_type |= faiss.ResidualQuantizer.Train_refine_codebook
         quantiser.verbose = False
         quantiser.train(np.ascontiguousarray(rows[fitted]))
         return np.asarray(quantiser.decode(quantiser.compute_codes(rows)))
@@ -103,6 +108,7 @@ def residual_vq(rows: np.ndarray, fitted: np.ndarray, size: int, seed: int) -> n
 PEERS: Mapping[str, Fitted] = {
     "residual k-means": residual_kmeans,
     **{f"FAISS beam {beam}": faiss_residual(beam) for beam in FAISS_BEAMS},
+    **{f"FAISS beam {beam} refined": faiss_residual(beam, refined=True) for beam in FAISS_BEAMS[1:]},
     "ResidualVQ": residual_vq,
 }
 """By the name that tables show."""

@@ -161,3 +161,27 @@ def test_peak_memory_sees_what_was_allocated():
     except OSError:
         pytest.skip("this system does not tell how much is resident")
     assert 60 < found < 100
+
+
+def test_semantic_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    ours = script("semantic_ids")
+    report = Report("semantic_ids")
+    monkeypatch.setattr(ours, "PEERS", {name: ours.PEERS[name] for name in ("residual k-means", "FAISS beam 5")})
+    ours.compare(report, "made up", ours.item_vectors.clusters(2000, 16, 0), True)
+    found = claims(report)
+    assert found["level_1_use/made up"] == 1
+    assert found["collisions_after/made up"] == 0
+    for what in ("", "/held out"):
+        assert 0.5 < found[f"error_over_best_peer/made up{what}"] < 2
+        assert 0.5 < found[f"neighbours_over_best_peer/made up{what}"] < 2
+    assert set(report.figures) >= {"error/made up/FAISS beam 5", "neighbours/held out/made up/RQ-VAE"}
+
+
+def test_products_of_encoding_are_those_of_the_beam() -> None:
+    ours = script("semantic_ids")
+    config = ours.RqVaeConfig(codebook_size=8, latent_dim=4, hidden_dims=(6,))
+    rows = ours.item_vectors.clusters(50, 5, 0)
+    products = ours.Products(ours.RqVae(5, config, torch.Generator().manual_seed(0)), rows, config.beam)
+    assert [len(points) for points in products.points] == [50, 250, 250]
+    products.run()
