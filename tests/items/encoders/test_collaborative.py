@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from conrec.config import CollaborativeConfig
-from conrec.items.encoders.collaborative import co_feedback_vectors, ppmi
+from conrec.items.encoders.collaborative import _together, co_feedback_vectors, ppmi
 
 BOTH = CollaborativeConfig(negative_weight=1.0, positive_weight=1.0, dim=8)
 
@@ -80,3 +80,68 @@ def test_logs_without_two_items_of_one_user_say_nothing(events: int) -> None:
     some = np.zeros(events, dtype=np.int64)
     vectors = co_feedback_vectors(some, some, some - 1, 7, BOTH, 0)
     assert all(table.shape[0] == 7 and not table.any() for table in vectors.values())
+
+
+def test_items_without_feedback_change_no_bit_of_the_others() -> None:
+    """Wherever they stand, and whether vectors come from the iteration or from all eigenvectors."""
+    users, items, feedback = groups()
+    for dim in (8, 30):
+        config = BOTH.model_copy(update={"dim": dim, "items_per_user": 2})
+        alone = co_feedback_vectors(users, items, feedback, 20, config, 0)
+        first = co_feedback_vectors(users, items + 10, feedback, 30, config, 0)
+        # One between two others, with feedback of a user who gave it to nothing else.
+        place = np.where(items > 7, items + 1, items)
+        lone = [np.append(column, one) for column, one in ((users, 999), (place, 8), (feedback, -1))]
+        between = co_feedback_vectors(*lone, 21, config, 0)
+        for name, table in alone.items():
+            assert table.any()
+            assert np.array_equal(first[name][10:], table)
+            assert not first[name][:10].any()
+            assert np.array_equal(np.delete(between[name], 8, axis=0), table)
+            assert not between[name][8].any()
+
+
+def test_a_table_of_which_nothing_is_known_is_not_written_out() -> None:
+    """As a full table a million items would take terabytes."""
+    some = np.arange(3)
+    vectors = co_feedback_vectors(some, some, np.asarray([-1, -1, 1]), 1_000_000, BOTH, 0)
+    assert {name: table.shape for name, table in vectors.items()} == {
+        "negative": (1_000_000, 0),
+        "positive": (1_000_000, 0),
+    }
+    few = co_feedback_vectors(
+        np.zeros(4, dtype=np.int64), np.arange(4) * 250_000, -np.ones(4, dtype=np.int64), 1_000_000, BOTH, 0
+    )
+    assert few["negative"].shape[0] == 1_000_000
+
+
+def test_of_a_user_with_too_many_items_some_count() -> None:
+    users, items, feedback = groups()
+    many = BOTH.model_copy(update={"items_per_user": 3})  # as many as anybody has
+    wide = co_feedback_vectors(users, items, feedback, 20, BOTH, 0)
+    for name, table in co_feedback_vectors(users, items, feedback, 20, many, 0).items():
+        assert np.array_equal(table, wide[name])
+    # One more user, who rejects everything: he makes 3 pairs and not 190.
+    draw = np.random.default_rng(1).permutation(20)
+    more = [
+        np.concatenate([users, np.full(40, 80)]),
+        np.concatenate([items, draw, draw]),
+        np.concatenate([feedback, -np.ones(40, dtype=np.int64)]),
+    ]
+    known, counts = _together(more[0][more[2] < 0], more[1][more[2] < 0], 3, (0, "co-feedback", "negative"))
+    _, before = _together(users[feedback < 0], items[feedback < 0], 3, (0, "co-feedback", "negative"))
+    assert np.array_equal(known, np.arange(20))
+    added = (counts - before).toarray()
+    assert added.sum() == 6
+    assert np.count_nonzero(added.any(axis=0)) == 3
+    order = np.random.default_rng(2).permutation(len(more[0]))
+    first = co_feedback_vectors(*more, 20, many, 0)["negative"]
+    assert np.array_equal(first, co_feedback_vectors(*(one[order] for one in more), 20, many, 0)["negative"])
+    assert not np.array_equal(first, co_feedback_vectors(*more, 20, many, 1)["negative"])
+
+
+def test_a_user_with_very_many_items_is_no_matter() -> None:
+    n = 200_000
+    users = np.zeros(n, dtype=np.int64)
+    vectors = co_feedback_vectors(users, np.arange(n), users - 1, n, BOTH.model_copy(update={"items_per_user": 50}), 0)
+    assert vectors["negative"].shape[0] == n
