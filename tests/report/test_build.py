@@ -383,6 +383,10 @@ def test_stability_is_shown_where_it_is_of_these_codebooks(light_copy: Path) -> 
     assert "another seed: within matched parents 0.910 0.820 0.730" in text
     assert "another seed: pairs that stay together 0.550 0.500 –" in text
     assert "without a tenth" not in text
+    lacking = [{key: value for key, value in one.items() if key != "relative_norm"} for one in STABLE["noise"]]
+    write_json(light_copy / "items" / "stability.json", {**written, "noise": lacking})
+    assert "items/stability.json was written by an earlier version" in codes_section(light_copy)
+    write_json(light_copy / "items" / "stability.json", written)
     (light_copy / "items" / QUANTISER).write_bytes(b"other codebooks")
     text = codes_section(light_copy)
     assert "items/stability.json is of other codebooks than this run has now" in text

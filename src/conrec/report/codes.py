@@ -44,7 +44,10 @@ def _stability(source: RunSource) -> tuple[Block, ...]:
     if found.get("quantiser") != quantiser_hash(source.folder / "items"):
         text = f"items/{STABILITY} is of other codebooks than this run has now: “{command}” computes it anew."
         return (Note(text, "quiet"),)
-    return tuple(_table(one) for one in stability_listings(found))
+    try:
+        return tuple(map(_table, stability_listings(found)))
+    except (KeyError, TypeError):
+        return (Note(f"items/{STABILITY} was written by an earlier version: “{command}” computes it anew.", "quiet"),)
 
 
 def _table(listing: Listing) -> Table:

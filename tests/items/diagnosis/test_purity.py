@@ -82,9 +82,15 @@ def test_examples_are_large_and_the_purest_come_first() -> None:
     assert bare["purest"] == bare["least_pure"] == []
 
 
-def test_a_prefix_is_not_both_among_the_purest_and_the_least_pure() -> None:
-    first = np.repeat(np.arange(30), LARGE)
+def test_a_prefix_is_not_both_among_the_purest_and_the_least_pure_and_a_pure_one_is_none_of_these() -> None:
+    sizes = [LARGE + one % 7 for one in range(30)]
+    first = np.repeat(np.arange(30), sizes)
     codes = np.stack([first, first, first], axis=1)
-    level = category_purity(codes, [["War"]] * len(first), ["title"] * len(first), 0)["levels"][0]  # type: ignore[index]
-    named = [one["prefix"] for key in ("purest", "least_pure") for one in level[key]]
-    assert len(named) == len(set(named)) == 2 * purity.EXAMPLES
+    of_item = [["War"] if group % 2 or place % 3 else ["Drama"] for place, group in enumerate(first.tolist())]
+    for categories, impure in ((of_item, 15), ([["War"]] * len(first), 0)):
+        level = category_purity(codes, categories, ["title"] * len(first), 0)["levels"][0]  # type: ignore[index]
+        named = [one["prefix"] for key in ("purest", "least_pure") for one in level[key]]
+        assert len(named) == len(set(named)) == purity.EXAMPLES + min(purity.EXAMPLES, impure)
+        assert all(one["purity"] < 1 for one in level["least_pure"])
+        order = [(one["purity"], -one["items"]) for one in level["least_pure"]]
+        assert order == sorted(order)

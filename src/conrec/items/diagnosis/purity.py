@@ -51,7 +51,7 @@ def category_purity(
         None where no item has a category; else ``items`` and ``categories`` that are counted, ``permutations`` and
         ``levels``, for each: ``codes`` in the prefix, ``prefixes``, ``alone`` (items whose prefix nobody shares),
         ``purity``, ``random``, ``above_random`` (null where random groups are pure too), and ``purest`` and
-        ``least_pure``: among the prefixes of at least `LARGE` items those of the highest and of the lowest purity, of
+        ``least_pure``: among the prefixes of at least `LARGE` items those of the highest and of the lowest purity below 1, of
         equal ones the larger first, each with ``prefix``, ``items``, ``category``, ``purity`` and ``titles`` (of the
         first items in the order of the catalogue that have the category, then of the others).
     """
@@ -80,10 +80,12 @@ def category_purity(
             "above_random": (purity - chance) / (1 - chance) if chance < 1 else None,
         }
         large = np.flatnonzero(sizes >= LARGE)
-        order = large[np.lexsort((large, -sizes[large], -most[large] / sizes[large]))]
-        half = min(EXAMPLES, -(-len(order) // 2))
-        worst = order[len(order) - min(EXAMPLES, len(order) - half) :]
-        for key, chosen in (("purest", order[:half]), ("least_pure", worst[::-1])):
+        share = most[large] / sizes[large]
+        best = large[np.lexsort((large, -sizes[large], -share))][: min(EXAMPLES, -(-len(large) // 2))]
+        worst = large[np.lexsort((large, -sizes[large], share))]
+        # A pure prefix is none of the least pure, however few there are.
+        worst = worst[~np.isin(worst, best) & (most[worst] < sizes[worst])][:EXAMPLES]
+        for key, chosen in (("purest", best), ("least_pure", worst)):
             level[key] = [
                 {
                     "prefix": sid_text(codes[rows[members[0]], :length].tolist()),
