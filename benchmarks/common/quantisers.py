@@ -48,9 +48,11 @@ def faiss_residual(beam: int, *, refined: bool = False) -> Fitted:
         quantiser.cp.seed = 1234 + seed
         if refined:
             quantiser.train_type |= faiss.ResidualQuantizer.Train_refine_codebook
-        quantiser.verbose = False
+        quantiser.max_mem_distances = 1 << 30
         quantiser.train(np.ascontiguousarray(rows[fitted]))
-        return np.asarray(quantiser.decode(quantiser.compute_codes(rows)))
+        # In parts: a beam over a million rows at once takes more memory than this machine has.
+        parts = [np.ascontiguousarray(rows[begin : begin + 65_536]) for begin in range(0, len(rows), 65_536)]
+        return np.concatenate([quantiser.decode(quantiser.compute_codes(part)) for part in parts])
 
     return fit
 

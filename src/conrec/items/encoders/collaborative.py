@@ -9,6 +9,9 @@ Goldberg and Dagan, TACL 2015, eq. 3)::
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float32, Int, Integer
 from scipy.sparse import coo_array, csr_array
@@ -115,7 +118,9 @@ def _leading(matrix: csr_array, dim: int, chance: np.random.Generator) -> Float3
         values, axes = values[::-1][:dim], axes[:, ::-1][:, :dim]
     else:
         start = chance.normal(size=n) * (np.asarray(matrix.sum(axis=1)) > 0)
-        values, axes = eigsh(matrix, k=dim, which="LA", v0=start, tol=1e-8, rng=chance)
+        # Where the iteration begins anew, SciPy 1.17 draws at random; the versions before begin alike every time.
+        draws: dict[str, Any] = {"rng": chance} if "rng" in inspect.signature(eigsh).parameters else {}
+        values, axes = eigsh(matrix, k=dim, which="LA", v0=start, tol=1e-8, **draws)
         values, axes = values[::-1], axes[:, ::-1]
     values, axes = values[values > 1e-9], axes[:, values > 1e-9]
     sign = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float32
 
 from conrec.arrays import Array
 from conrec.config import EncoderConfig
-from conrec.errors import ArtefactError
+from conrec.errors import ArtefactError, ConfigError, DataError
 from conrec.items.encoders import text as texts_of_items
 from conrec.items.encoders import vision
 from conrec.items.encoders.cache import VectorCache
@@ -37,6 +37,7 @@ FUSION = "fusion.safetensors"
 """Below ``RUN/items``."""
 CACHE = "cache"
 """Folder of a run's own vectors, below the run."""
+_WHERE = {"text": "encoder.model", "image": "encoder.image.model"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +84,19 @@ def embed_items(
     Raises:
         MissingExtraError: sentence-transformers or Pillow is not installed.
         ConfigError: a model cannot be had or gives vectors that are not finite, or too many components.
+        DataError: there is nothing to embed: feedback alone has a weight, and no two items have it from one user.
     """
     weights = _weights(config)
     missing = [name for name in weights if name not in (*collaborative, "text", "image")]
     if missing:
         raise ValueError(f"encoder.collaborative has a weight for {missing[0]!r} and there are no such vectors")
+    if not {"text", "image"}.intersection(weights) and not any(collaborative[name].any() for name in weights):
+        raise DataError(
+            f"no two items were given {' or '.join(weights)} feedback by the same user",
+            where="encoder.collaborative",
+            expected="items that users have in common, where feedback alone has a weight",
+            mend="Give encoder.text_weight or an image model as well.",
+        )
     groups = [np.flatnonzero(train_items)]
     if not train_items.all():
         groups.append(np.flatnonzero(~train_items))
@@ -120,12 +129,20 @@ def embed_new(items: pa.Table, fusion: Fusion, config: EncoderConfig, device: st
     Raises:
         ArtefactError: the configuration names other models than the fusion was fitted with.
         MissingExtraError: sentence-transformers or Pillow is not installed.
-        ConfigError: a model cannot be had or gives vectors that are not finite.
+        ConfigError: a model cannot be had or gives vectors that are not finite, or the run is of feedback alone, of
+            which there is none for new items.
     """
     names = tuple(name for name in fusion.names if name in ("text", "image"))
+    if not names:
+        raise ConfigError(
+            f"items are embedded by {' and '.join(fusion.names)} feedback alone, of which new items have none",
+            where="encoder",
+            expected="a view of texts or images",
+            mend="Run the items stage again with the new items in the log, or with encoder.text_weight above 0.",
+        )
     for name, fitted in fusion.made_from:
         model = config.model if name == "text" else config.image.model
-        if model is None or weights_of(model) != fitted:
+        if model is None or weights_of(model, _WHERE[name]) != fitted:
             raise ArtefactError(
                 f"the {name} vectors of this run are of another model than {model!r}",
                 where="items/fusion.safetensors",
@@ -210,7 +227,9 @@ def _weights(config: EncoderConfig) -> dict[str, float]:
 
 def _models(config: EncoderConfig) -> dict[str, str]:
     models = {"text": config.model, "image": config.image.model}
-    return {name: weights_of(model) for name, model in models.items() if model and name in _weights(config)}
+    return {
+        name: weights_of(model, _WHERE[name]) for name, model in models.items() if model and name in _weights(config)
+    }
 
 
 def _cache(config: EncoderConfig, own: Path, device: str) -> VectorCache:

@@ -133,8 +133,10 @@ class Fusion:
             views: at least one of those that were fitted.
 
         Raises:
-            ValueError: a view is of another length than what was fitted, or is not one of the fusion.
+            ValueError: no view is given, or one is of another length than what was fitted, or not one of the fusion.
         """
+        if not views:
+            raise ValueError(f"no view to apply, of {', '.join(self.names)}")
         for name, view in views.items():
             if name not in self.names or view.rows.shape[1] != len(self.means[self.names.index(name)]):
                 raise ValueError(f"the view {name!r} of shape {view.rows.shape} does not fit {self.describe()}")

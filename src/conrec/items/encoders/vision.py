@@ -84,7 +84,12 @@ def see(
     joint = config.image.joint and model.supports(("image", "text"))
     kind = ""
     if cache is not None:
-        settings = (fingerprint(config.image.model), _READING, LARGEST_SIDE, config.image.max_pixels)
+        settings = (
+            fingerprint(config.image.model, "encoder.image.model"),
+            _READING,
+            LARGEST_SIDE,
+            config.image.max_pixels,
+        )
         kind = " ".join(map(str, settings))
     told = None
     cut = [text[: config.max_characters] for text in texts]
