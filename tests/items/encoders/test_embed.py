@@ -14,7 +14,7 @@ import pytest
 from benchmarks.common.posters import join_posters, normal_title, poster_of, read_posters
 
 from conrec.config import Config, EncoderConfig, load_config
-from conrec.errors import ArtefactError
+from conrec.errors import ArtefactError, ConfigError, DataError
 from conrec.items.build import build_items, read_items
 from conrec.items.encoders.embed import FUSION, embed_items, embed_new, item_texts
 from conrec.items.encoders.fusion import Fusion
@@ -158,6 +158,23 @@ def test_feedback_is_fused_and_absent_for_new_items(items: pa.Table, folder: Pat
     assert later.report["views"]["positive"]["share"] == 0
     with pytest.raises(ValueError, match="weight for 'negative' and there are no such vectors"):
         embed_items(items, TRAIN, config, {}, device="cpu", cache=tmp_path)
+
+
+def test_a_run_of_feedback_alone(items: pa.Table, folder: Path, tmp_path: Path) -> None:
+    """It takes no new items, and where there is no feedback to speak of, none at all."""
+    config = load_config(overrides={"encoder": {"text_weight": 0, "collaborative": {"negative_weight": 1.0}}}).encoder
+    drawn = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
+    found = embed_items(items, TRAIN, config, {"negative": drawn}, device="cpu", cache=tmp_path)
+    assert found.embeddings.shape == (ROWS, 3)
+    with pytest.raises(ConfigError, match=r"encoder: items are embedded by negative feedback alone.*text_weight"):
+        embed_new(items, found.fusion, config, "cpu", tmp_path)
+    for nothing in (drawn[:, :0], np.zeros_like(drawn)):
+        with pytest.raises(DataError, match=r"encoder\.collaborative: no two items were given negative feedback"):
+            embed_items(items, TRAIN, config, {"negative": nothing}, device="cpu", cache=tmp_path)
+    # Beside another view it says nothing, and is no matter.
+    both = settings(folder, "vit", collaborative={"negative_weight": 1.0})
+    beside = embed_items(items, TRAIN, both, {"negative": drawn[:, :0]}, device="cpu", cache=tmp_path)
+    assert beside.embeddings.shape == (ROWS, 8 + 16)
 
 
 def test_new_items_through_a_saved_fusion(items: pa.Table, folder: Path, tmp_path: Path) -> None:

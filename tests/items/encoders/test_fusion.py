@@ -137,6 +137,8 @@ def test_bad_inputs(tmp_path: Path) -> None:
     fusion = Fusion.fit(views, {"text": 1.0, "image": 1.0})
     with pytest.raises(ValueError, match=r"'text' of shape \(5, 3\)"):
         fusion.apply({"text": views["image"]})
+    with pytest.raises(ValueError, match="no view to apply, of text, image"):
+        fusion.apply({})
     with pytest.raises(ValueError, match="'positive'"):
         fusion.apply({**views, "positive": views["image"]})
     path = tmp_path / "fusion.safetensors"
