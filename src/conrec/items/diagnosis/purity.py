@@ -51,9 +51,9 @@ def category_purity(
         None where no item has a category; else ``items`` and ``categories`` that are counted, ``permutations`` and
         ``levels``, for each: ``codes`` in the prefix, ``prefixes``, ``alone`` (items whose prefix nobody shares),
         ``purity``, ``random``, ``above_random`` (null where random groups are pure too), and ``purest`` and
-        ``least_pure``: among the prefixes of at least `LARGE` items those of the highest purity, and those of the lowest
-        below 1, of equal ones the larger first, each with ``prefix``, ``items``, ``category``, ``purity`` and ``titles`` (of the
-        first items in the order of the catalogue that have the category, then of the others).
+        ``least_pure``: among the prefixes of at least `LARGE` items those of the highest purity, and those of the
+        lowest below 1, of equal ones the larger first. Each with ``prefix``, ``items``, ``category``, ``purity`` and
+        ``titles`` (of the first items in the order of the catalogue that have the category, then of the others).
     """
     rows = np.flatnonzero([len(one) > 0 for one in categories])
     if not len(rows):
