@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from conrec.artefacts import read_parquet, write_text
+from conrec.artefacts import read_json, read_parquet, write_text
 from conrec.baselines.sasrec import Sasrec, SasrecNetwork
 from conrec.cli import app
 from conrec.config import dump_config, load_config
@@ -112,7 +113,7 @@ def grown(trained: Path, new_items: Path, tmp_path_factory: pytest.TempPathFacto
     done = CliRunner().invoke(app, ["items", "append", str(run), str(new_items)])
     assert done.exit_code == 0, done.output
     assert f"new.csv: {NEW} rows = {NEW} kept + 0 refused" in done.output
-    assert done.output.splitlines()[-1].startswith("fits: reconstruction error")
+    assert done.output.splitlines()[-1].startswith(f"fits ({NEW} new items): reconstruction error")
     return run
 
 
@@ -300,6 +301,15 @@ def test_mistakes_are_of_our_family(arguments: list[str], said: str, trained: Pa
     assert isinstance(done.exception, ConrecError)
     assert said in str(done.exception)
     assert not (trained / "catalogue").exists()
+
+
+def test_a_program_reads_the_state_from_json(grown: Path, new_items: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(grown, tmp_path / "run")
+    done = CliRunner().invoke(app, ["items", "append", str(run), str(new_items), "--json"])
+    said = json.loads(done.stdout)
+    assert (done.exit_code, said["state"], said["new"]) == (0, "fits", 0)
+    assert said["counts"]["refused"] == {"known already": NEW}
+    assert said["growth"] == read_json(run / "catalogue" / "growth.json")
 
 
 def test_rows_keep_the_order_of_appending(grown: Path, new_items: Path) -> None:

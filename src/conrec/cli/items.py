@@ -60,10 +60,12 @@ def items_append(
     run_folder: RunFolder,
     new_items: Annotated[Path, typer.Argument(help="Items file, written as the items of a `table` source are.")],
     overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Give new items semantic IDs beside those of a run, and say whether its codebooks still fit them.
 
-    No item that is there moves; `conrec predict` and `conrec filter` know the new ones at once.
+    No item that is there moves; `conrec predict` and `conrec filter` know the new ones at once. The verdict does not
+    change the exit status: programs read `state` of --json.
     """
     config_of(run_folder)
     from conrec.items.growing.append import append_items  # noqa: PLC0415  (torch is loaded only where it is needed)
@@ -75,6 +77,9 @@ def items_append(
     done = append_items(
         run_folder, new_items, config, lambda: read_prepared(run_folder).trained_items(), device_of(config)
     )
+    if as_json:
+        sys.stdout.write(json.dumps(done.to_json(), indent=2) + "\n")
+        return
     for line in done.lines():
         say(line)
 

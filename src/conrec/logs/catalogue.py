@@ -55,7 +55,7 @@ def clean_items(
 
     Raises:
         DataError: an item of a whole catalogue is listed twice with different content, a column cannot be read,
-            no item is new, or too many rows are refused.
+            no row of a file that adds to a catalogue can be used, or too many rows are refused.
     """
     refusals = Refusals(raw)
     title = _texts(raw, columns.title)
@@ -85,7 +85,7 @@ def clean_items(
         "title without letters",
         lambda row: f"title {title[row]!r}, its text is {rows[row]['text']!r}",
     )
-    counts = refusals.counts(config.max_refused)
+    counts = refusals.counts(config.max_refused, may_be_empty=known is not None)
     kept = [rows[int(row)] for row in np.flatnonzero(refusals.kept)]
     return pa.Table.from_pylist(kept, schema=ITEMS), counts
 
@@ -102,7 +102,7 @@ def _refuse_what_is_not_new(
         refusals: where they are counted.
 
     Raises:
-        DataError: nothing is left.
+        DataError: nothing is left, and none is known. (An export of items that are all known is in order.)
     """
     there, first = set(known), np.zeros(len(rows), dtype=bool)
     names = [row["item_id"] for row in rows]
@@ -112,7 +112,8 @@ def _refuse_what_is_not_new(
     refusals.refuse(~(titled | says), "nothing said of the item", lambda row: f"item {names[row]!r}, no title, no text")
     first[list({names[row]: row for row in np.flatnonzero(refusals.kept)[::-1].tolist()}.values())] = True
     refusals.refuse(~first, "item listed before in the file", lambda row: f"item {names[row]!r}", asked=True)
-    refusals.counts_or("no item of the file is new")
+    if not old.any():
+        refusals.counts_or("no item of the file is new")
 
 
 def _merge(raw: Raw, rows: list[dict[str, Any]], refusals: Refusals) -> None:

@@ -60,17 +60,18 @@ class Refusals:
         """Count kept rows without refusing them."""
         self._count(self.noted, odd & self.kept, remark, shown)
 
-    def counts(self, most: float) -> FileCounts:
+    def counts(self, most: float, *, may_be_empty: bool = False) -> FileCounts:
         """The counts.
 
         Args:
             most: share of rows that may be refused.
+            may_be_empty: whether it is no mistake that none is kept.
 
         Raises:
             DataError: more are, with the counts and the first example of the most frequent reason.
         """
         counts = self._counts()
-        if counts.rows - counts.kept - self.asked > most * counts.rows or not counts.kept:
+        if counts.rows - counts.kept - self.asked > most * counts.rows or not (counts.kept or may_be_empty):
             found, where = self._worst(counts)
             raise DataError(
                 found,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conrec.artefacts import hash_file, read_json, read_parquet, read_tensors, write_parquet
@@ -15,7 +16,7 @@ from conrec.errors import ArtefactError, ConrecError, DataError, RunLockedError
 from conrec.folders import held
 from conrec.items.growing import append, growth
 from conrec.items.growing.append import APPENDED, append_items
-from conrec.items.growing.growth import current_catalogue, own_catalogue
+from conrec.items.growing.growth import current_catalogue, own_catalogue, what_does_not_fit
 from conrec.items.quantisers.quantiser import load_quantiser
 from conrec.items.space import hash_semantic_ids, read_items
 from conrec.items.trie_file import load_trie
@@ -89,7 +90,10 @@ def test_old_rows_stay_bit_for_bit_and_the_run_is_untouched(
     lines = done.lines()
     assert lines[0] == "new.csv: 60 rows = 60 kept + 0 refused"
     assert lines[1] == f"new items: 60; beside {OTHER} items not trained on of the run"
-    assert lines[-1].startswith("fits: reconstruction error ")
+    assert lines[-1].startswith("fits (60 new items): reconstruction error ")
+    said = done.to_json()
+    assert (said["state"], said["new"], said["counts"]["kept"]) == ("fits", NEW, NEW)
+    assert said["growth"] == read_json(run / "catalogue" / "growth.json")
 
 
 @pytest.mark.parametrize("collisions", ["nearest", "shared"])
@@ -191,12 +195,26 @@ def test_items_of_another_domain_call_for_retraining(
     path = tmp_path / "hardware.csv"
     path.write_text("item_id,title\n" + "".join(f'h{number},"{one}"\n' for number, one in enumerate(sizes)))
     done = append_items(run, path, config, lambda: train)
-    assert not done.growth["fits"]
-    assert done.lines()[-1].startswith("retrain: reconstruction error ")
+    assert done.growth["verdict"]["state"] == "retrain"
+    assert done.lines()[-1].startswith("retrain (30 new items): reconstruction error ")
     # Films afterwards fit by themselves; with the bolts among what was appended, the verdict stays.
     done = append_items(run, new, config, lambda: train)
-    last = done.growth["appends"][-1]["drift"]
-    assert last["error"]["ratio"] < done.growth["drift"]["error"]["ratio"]
+    assert done.growth["appends"][-1]["verdict"]["state"] == "fits"
+    assert done.growth["verdict_of_all"]["state"] == "retrain"
+    assert done.growth["verdict"] == done.growth["verdict_of_all"]
+    assert done.lines()[-1].startswith("retrain (all 90 appended items): reconstruction error ")
+
+
+def test_single_items_decide_nothing_until_they_add_up(
+    run: Path, films: pa.Table, train: np.ndarray, config: Config, tmp_path: Path
+) -> None:
+    for number, (first, n) in enumerate(((0, 1), (1, 2), (3, 18))):
+        file = write_item_file(tmp_path / f"{number}.csv", films.slice(ROWS + first, n))
+        done = append_items(run, file, config, lambda: train)
+        assert done.growth["appends"][-1]["verdict"]["state"] == "too few to tell"
+        expected = "too few to tell (all " if number < 2 else "fits (all 21 appended items): "
+        assert done.lines()[-1].startswith(expected)
+    assert [one["verdict"]["items"] for one in done.growth["appends"]] == [1, 2, 18]
 
 
 def test_a_retrained_run_is_refused_and_its_items_can_be_appended_anew(
@@ -275,12 +293,21 @@ def test_files_that_cannot_be_used_are_one_clear_line(
     assert not (run / "catalogue").exists()
 
 
-def test_a_file_of_known_items_alone_is_an_error(
-    run: Path, train: np.ndarray, config: Config, films: pa.Table, tmp_path: Path
+def test_a_whole_export_with_nothing_new_is_no_mistake(
+    run: Path, new: Path, train: np.ndarray, config: Config, films: pa.Table, tmp_path: Path
 ) -> None:
+    """Before anything was appended, and after: nothing is written, and the last verdict is said again."""
     path = write_item_file(tmp_path / "old.csv", films.slice(0, 40))
-    with pytest.raises(DataError, match=r"no item of the file is new: 40 of 40 rows .*40 known already"):
-        append_items(run, path, config, lambda: train)
+    done = append_items(run, path, config, lambda: train)
+    assert done.lines()[-2:] == [f"nothing new: {run / 'items'} stays as it is", "nothing was appended before either"]
+    assert (done.new, done.to_json()["state"], done.counts.refused) == (0, None, {"known already": 40})
+    assert not (run / "catalogue").exists()
+    last = append_items(run, new, config, lambda: train)
+    before = hash_file(run / "catalogue")
+    done = append_items(run, write_item_file(tmp_path / "all.csv", films), config, lambda: train)
+    assert hash_file(run / "catalogue") == before
+    assert done.lines()[-1] == last.lines()[-1]
+    assert (done.new, done.to_json()["state"]) == (0, "fits")
 
 
 @pytest.mark.parametrize(
@@ -329,7 +356,27 @@ def test_what_finds_no_name_is_refused_and_counted(
     grown = read_items(done.folder).semantic_ids
     assert grown.extra_size == size
     assert len({tuple(row) for row in grown.resolved.tolist()}) == ROWS + done.counts.kept
-    assert done.lines()[-1].startswith(f"retrain: {lost} items found no semantic ID left")
+    assert done.lines()[-1].startswith(
+        f"retrain ({size + 40 - lost} new items): {lost} items found no semantic ID left"
+    )
+    unnamed = read_json(run / "catalogue" / "growth.json")["unnamed"]
+    assert unnamed == sorted({one["item_id"] for one in same} - set(read_items(done.folder).item_ids))
+    # The same file again, and once more with films that can be named: who has no name is counted once.
+    again = append_items(run, copies, config, lambda: train)
+    assert (again.new, again.counts.refused[append.NO_NAME]) == (0, lost)
+    assert again.lines()[-1] == done.lines()[-1]
+    whole = write_item_file(
+        tmp_path / "whole.csv",
+        pa.concat_tables(
+            [
+                pa.Table.from_pylist([{**one, "category": []} for one in same]),
+                films.slice(ROWS, 25).select(["item_id", "title", "category"]),
+            ],
+            promote_options="permissive",
+        ),
+    )
+    more = append_items(run, whole, config, lambda: train)
+    assert (more.new, more.growth["drift"]["unnamed"], more.growth["unnamed"]) == (25, lost, unnamed)
     more = pa.Table.from_pylist([{"item_id": "more", "title": "Alien (1979)", "category": []}])
     one = write_item_file(tmp_path / "one.csv", more)
     with pytest.raises(DataError, match=r"no semantic ID left for it: all 1 new items"):
@@ -347,3 +394,21 @@ def test_the_trie_and_table_of_a_catalogue_are_whole(run: Path, new: Path, train
     table = read_parquet(done.folder / "items.parquet", ITEMS)
     write_parquet(run / "again.parquet", table)
     assert append_items(run, run / "again.parquet", config, lambda: train).growth["items"] == ROWS + NEW
+
+
+@pytest.mark.parametrize("name", ["items.parquet", "semantic_ids.parquet", "appended.parquet"])
+def test_tables_that_are_not_those_that_were_written_are_refused(
+    name: str, run: Path, new: Path, train: np.ndarray, config: Config
+) -> None:
+    """With the rows of one of them in another order, every prediction would be of another item."""
+    path = append_items(run, new, config, lambda: train).folder / name
+    table = pq.read_table(path)
+    pq.write_table(table.take(np.arange(table.num_rows)[::-1]), path)
+    with pytest.raises(ArtefactError, match=rf"{name}: is not the file that was written.*that of growth\.json"):
+        current_catalogue(run)
+    assert name in str(what_does_not_fit(run))
+    path.unlink()
+    with pytest.raises(ArtefactError, match=rf"{name}: this file is missing"):
+        current_catalogue(run)
+    shutil.rmtree(run / "catalogue")
+    assert what_does_not_fit(run) is None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +23,20 @@ from conrec.artefacts import hash_file, read_parquet, write_parquet, write_tenso
 from conrec.config import Config, ItemColumns
 from conrec.errors import ArtefactError, DataError
 from conrec.folders import held
-from conrec.items.diagnosis.diagnose import read_embeddings
 from conrec.items.diagnosis.diagnostics import unit_rows
 from conrec.items.encoders.embed import CACHE, FUSION, embed_new
 from conrec.items.encoders.fusion import Fusion
-from conrec.items.growing.drift import Fit, Reference, drift_of, fit_of, verdict_of
-from conrec.items.growing.growth import ITEMS_FILE, Catalogue, current_catalogue, what_it_grows_from, writing_catalogue
+from conrec.items.growing.appended import Appended
+from conrec.items.growing.drift import Fit, Reference, Verdict, drift_of, fit_of, verdict_of
+from conrec.items.growing.growth import (
+    APPENDED_FILE,
+    ITEMS_FILE,
+    Catalogue,
+    current_catalogue,
+    what_it_grows_from,
+    writing_catalogue,
+)
+from conrec.items.growing.reference import reference_of
 from conrec.items.naming.collisions import name_more, without_room
 from conrec.items.semantic_ids import LEVELS, SemanticIds, write_semantic_ids
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, hash_semantic_ids, read_items
@@ -40,45 +47,13 @@ from conrec.logs.sources.table import own_item_columns, read_item_file
 if TYPE_CHECKING:
     from conrec.items.quantisers.quantiser import Quantiser
 
-__all__ = ["APPENDED", "Appended", "append_items"]
+__all__ = ["APPENDED", "append_items"]
 
-APPENDED_FILE = "appended.parquet"
 APPENDED = pa.schema(
     [("item_id", pa.string()), ("append", pa.int32()), ("error", pa.float64()), ("cosine", pa.float64())]
 )
 """One row an appended item: in which append it came, from 1, and how well it is rebuilt (`drift.Fit`)."""
 NO_NAME = "no semantic ID left for it"
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """What `append_items` did.
-
-    Attributes:
-        folder: of the catalogue.
-        counts: rows of the file, kept or refused, and why.
-        growth: what ``growth.json`` says.
-    """
-
-    folder: Path
-    counts: FileCounts
-    growth: dict[str, Any]
-
-    def lines(self) -> list[str]:
-        """What was done, for a reader; the verdict is the last line."""
-        new, every = self.growth["appends"][-1]["drift"], self.growth["drift"]
-        lines = [*self.counts.lines(), *_figures("new items", new)]
-        if every["items"] > new["items"]:
-            lines += _figures("all appended items", every)
-        fullest = self.growth["fullest_first_code"]
-        room = "" if fullest["room"] is None else f" of at most {fullest['room']:,}"
-        written = f"{self.growth['items']:,} items, {self.growth['appended']:,} of them appended"
-        return [
-            *lines,
-            f"fullest first code: {fullest['items']:,} items{room}",
-            f"written: {self.folder}, {written}",
-            f"{'fits' if self.growth['fits'] else 'retrain'}: {self.growth['verdict']}",
-        ]
 
 
 def append_items(
@@ -102,7 +77,8 @@ def append_items(
         RunLockedError: another append, or the run itself, is at work.
         ArtefactError: the items stage is not finished, a file is damaged or of another encoder, or the catalogue that
             is there grew from other codebooks.
-        DataError: the file cannot be used as it is, none of its items is new, or none can be named.
+        DataError: the file cannot be used as it is, or of its new items, some of which were never seen before, none
+            can be named.
         MissingExtraError: torch or the encoder's package is not installed.
     """
     _check_stage(run_folder / "items")
@@ -110,6 +86,8 @@ def append_items(
         there = current_catalogue(run_folder)
         space = read_items(there.folder)
         table, counts = _read(new_items, space.item_ids, config)
+        if not table.num_rows:
+            return Appended(there.folder, counts, there.growth, 0)
 
         import torch  # noqa: PLC0415  (comes with an extra)
 
@@ -120,15 +98,24 @@ def append_items(
         embedded = embed_new(
             table, Fusion.load(run_folder / "items" / FUSION), config.encoder, device, run_folder / CACHE
         )
-        table, counts, grown, fit = _named(space, table, embedded.embeddings, counts, quantiser, config)
+        asked, unnamed_before = table["item_id"].to_pylist(), set(there.growth.get("unnamed", ()))
+        named = _named(space, table, embedded.embeddings, counts, quantiser, config, unnamed_before)
+        if named is None:
+            counts = _refused(counts, table, np.ones(len(asked), dtype=np.bool_))
+            return Appended(there.folder, counts, there.growth, 0)
+        table, counts, grown, fit = named
+        lost = set(asked) - set(grown.item_ids)
+        unnamed = (lost, (lost | unnamed_before) - set(grown.item_ids))
         number = 1 + len(there.growth.get("appends", ()))
         every = pa.concat_tables([_before(there), _rows(table, number, fit)])
-        growth = _growth(run_folder, there, space, grown, every, counts, quantiser, train_items(), config.run.seed)
+        reference = reference_of(run_folder / "items", quantiser, train_items(), config.run.seed)
+        growth = _growth(run_folder, there, space, grown, every, unnamed, reference, config.run.seed)
         growth["appends"][-1] |= {"file": new_items.name, "hash": hash_file(new_items), "counts": counts.to_json()}
         items = pa.concat_tables([read_parquet(there.items, ITEMS), table])
         with writing_catalogue(run_folder, number, growth) as folder:
             _write(folder, items, grown, every)
-        return Appended(current_catalogue(run_folder).folder, counts, growth)
+        now = current_catalogue(run_folder)
+        return Appended(now.folder, counts, now.growth, table.num_rows)
 
 
 def _check_stage(folder: Path) -> None:
@@ -157,18 +144,34 @@ def _read(path: Path, known: Collection[str], config: Config) -> tuple[pa.Table,
 
 
 def _named(
-    space: ItemSpace, table: pa.Table, embeddings: Array, counts: FileCounts, quantiser: Quantiser, config: Config
-) -> tuple[pa.Table, FileCounts, ItemSpace, Fit]:
+    space: ItemSpace,
+    table: pa.Table,
+    embeddings: Array,
+    counts: FileCounts,
+    quantiser: Quantiser,
+    config: Config,
+    unnamed_before: Collection[str],
+) -> tuple[pa.Table, FileCounts, ItemSpace, Fit] | None:
     """Quantise and name the new items.
 
     Returns:
-        Those for which there was a name left, their counts, the whole catalogue and how well the new items are rebuilt.
+        Those for which there was a name left, their counts, the whole catalogue and how well the new items are rebuilt;
+        None where there is no name left for any, as was said of all of them before.
     """
     from conrec.items.quantisers.quantiser import check_embeddings  # noqa: PLC0415  (torch comes with an extra)
 
     check_embeddings(embeddings)
     codes, latents = quantiser.encode(embeddings), quantiser.latents(embeddings)
     full = without_room(space.semantic_ids, codes)
+    if full.all() and set(table["item_id"].to_pylist()) <= set(unnamed_before):
+        return None
+    if full.all():
+        raise DataError(
+            f"{NO_NAME}: all {len(full)} new items, the first is item {table['item_id'][0].as_py()!r}",
+            where=counts.file,
+            mend="The codes that these items have are full: train the run again with them, and with a larger "
+            "rqvae.codebook_size.",
+        )
     if full.any():
         counts = _refused(counts, table, full)
         table, embeddings, codes, latents = (
@@ -186,16 +189,8 @@ def _named(
 def _refused(counts: FileCounts, table: pa.Table, full: Array) -> FileCounts:
     """The counts with the items for which no name was left."""
     lost = int(full.sum())
-    example = f"item {table['item_id'][int(full.argmax())].as_py()!r}"
-    if lost == table.num_rows:
-        raise DataError(
-            f"{NO_NAME}: all {lost} new items, the first is {example}",
-            where=counts.file,
-            mend="The codes that these items have are full: train the run again with them, and with a larger "
-            "rqvae.codebook_size.",
-        )
     refused = {**counts.refused, NO_NAME: lost}
-    examples = {**counts.examples, NO_NAME: example}
+    examples = {**counts.examples, NO_NAME: f"item {table['item_id'][int(full.argmax())].as_py()!r}"}
     return FileCounts(counts.file, counts.rows, counts.kept - lost, refused, counts.noted, examples)
 
 
@@ -218,27 +213,24 @@ def _growth(
     space: ItemSpace,
     grown: ItemSpace,
     every: pa.Table,
-    counts: FileCounts,
-    quantiser: Quantiser,
-    train_items: Array,
+    unnamed: tuple[Collection[str], Collection[str]],
+    reference: Reference,
     seed: int,
 ) -> dict[str, Any]:
-    """What ``growth.json`` says."""
+    """What ``growth.json`` says; ``unnamed`` are items of this file, and of all, that have no name now."""
     appends = list(there.growth.get("appends", ()))
-    new, ids = every.num_rows - _before(there).num_rows, grown.semantic_ids
-    lost = counts.refused.get(NO_NAME, 0)
-    lost_before = int(there.growth["drift"]["unnamed"]) if there.growth else 0
-    reference = _reference(run_folder, quantiser, train_items)
+    new, ids = len(grown) - len(space), grown.semantic_ids
     fits = Fit(every["error"].to_numpy(), every["cosine"].to_numpy())
     drift = []
-    for rows, unnamed in ((new, lost), (len(fits), lost + lost_before)):
+    for rows, without in zip((new, len(fits)), unnamed, strict=True):
         last = slice(-rows, None)
         fit = Fit(fits.error[last], fits.cosine[last])
-        drift.append(drift_of(fit, ids.codes[last], ids.resolved[last], reference, seed, unnamed=unnamed))
+        drift.append(drift_of(fit, ids.codes[last], ids.resolved[last], reference, seed, unnamed=len(without)))
     fullest = _fullest(ids)
-    # The new items by themselves, and then all together: what is too little to decide in each append adds up.
-    verdicts = [verdict_of(one, fullest) for one in drift]
-    good, words = next((one for one in verdicts if not one[0]), verdicts[0])
+    verdicts = [
+        _verdict_json(about, one["items"], verdict_of(one, fullest))
+        for about, one in zip(("new items", "all appended items"), drift, strict=True)
+    ]
     return {
         "version of conrec": __version__,
         "grown_from": what_it_grows_from(run_folder),
@@ -248,20 +240,24 @@ def _growth(
         ],
         "items": len(grown),
         "appended": every.num_rows,
-        "fits": good,
-        "verdict": words,
+        "verdict": _deciding(*verdicts),
+        "verdict_of_all": verdicts[1],
         "drift": drift[1],
+        "unnamed": sorted(unnamed[1]),
         "fullest_first_code": fullest,
-        "appends": [*appends, {"fits": good, "verdict": words, "drift": drift[0]}],
+        "appends": [*appends, {"verdict": verdicts[0], "drift": drift[0]}],
     }
 
 
-def _reference(run_folder: Path, quantiser: Quantiser, train_items: Array) -> Reference:
-    """What new items are compared with: the run's own items."""
-    own = read_items(run_folder / "items")
-    embeddings = read_embeddings(run_folder / "items", len(own))
-    fit = fit_of(embeddings - quantiser.mean.cpu().numpy(), quantiser.rebuild(own.semantic_ids.codes))
-    return Reference.of(fit, train_items, own.semantic_ids.codes, own.codebook_size)
+def _verdict_json(about: str, items: int, verdict: Verdict) -> dict[str, Any]:
+    return {"state": verdict.state, "about": about, "items": items, "reason": verdict.reason}
+
+
+def _deciding(new: dict[str, Any], every: dict[str, Any]) -> dict[str, Any]:
+    """The verdict on the new items by themselves, or on all together: what is too little in each append adds up."""
+    if "retrain" in (new["state"], every["state"]):
+        return new if new["state"] == "retrain" else every
+    return every if new["state"] == "too few to tell" else new
 
 
 def _fullest(ids: SemanticIds) -> dict[str, int | None]:
@@ -282,24 +278,6 @@ def _write(folder: Path, items: pa.Table, grown: ItemSpace, every: pa.Table) -> 
     write_tensors(folder / REBUILT, {"rebuilt": grown.rebuilt})
     save_trie(folder / TRIE, Trie.of(ids))
     write_parquet(folder / APPENDED_FILE, every)
-
-
-def _figures(name: str, drift: dict[str, Any]) -> list[str]:
-    """The figures of some new items, for a reader."""
-    error, cosine, over, first = (drift[key] for key in ("error", "cosine", "another_second_code", "first_codes"))
-    reference, moved = drift["reference"], drift["moved"]
-    which = "training items" if reference["trained"] else "items not trained on"
-    return [
-        f"{name}: {drift['items']:,}; beside {reference['items']:,} {which} of the run",
-        f"  reconstruction error {error['mean']:.3f}, theirs {reference['error']:.3f}: ratio {error['ratio']:.2f} "
-        f"({error['low']:.2f} to {error['high']:.2f})",
-        f"  cosine {cosine['mean']:.3f}, theirs {reference['cosine']:.3f}: difference {cosine['difference']:+.3f} "
-        f"({cosine['low']:+.3f} to {cosine['high']:+.3f})",
-        f"  moved from their raw codes: {moved['items']:,} ({moved['share']:.1%}); to another second code: "
-        f"{over['items']:,} ({over['share']:.1%})",
-        f"  first codes: Jensen-Shannon divergence {first['divergence']:.3f} bits, by chance {first['expected']:.3f} "
-        f"(p = {first['p']:.3f})",
-    ]
 
 
 def _is_of_a_run(path: Path) -> bool:

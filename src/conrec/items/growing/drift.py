@@ -153,7 +153,8 @@ def drift_of(
     moved = (raw != resolved[:, :3]).any(axis=1)
     second = int((raw[:, 1] != resolved[:, 1]).sum())
     low, high = _wilson(second, len(fit))
-    ratio = difference = {"low": None, "high": None}
+    ratio: dict[str, float | None] = {"low": None, "high": None}
+    difference = ratio
     if len(fit) >= FEWEST_NEW:
         sides = [_resampled_means(values, rng) for values in (fit.error, reference.fit.error)]
         ratio = _interval(sides[0] / np.maximum(sides[1], np.finfo(np.float64).tiny))
@@ -258,7 +259,7 @@ def _resampled_means(values: Array, rng: np.random.Generator) -> Array:
     return means
 
 
-def _interval(values: Array) -> dict[str, float]:
+def _interval(values: Array) -> dict[str, float | None]:
     """The middle 95 % of some values."""
     low, high = np.quantile(values, (0.025, 0.975)).tolist()
     return {"low": low, "high": high}

@@ -21,15 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from conrec.artefacts import hash_file, read_json, write_json
-from conrec.errors import ArtefactError
+from conrec.errors import ArtefactError, ConrecError
 from conrec.folders import replacing_folder
 from conrec.items.space import SEMANTIC_IDS_FILE
 
 __all__ = [
+    "APPENDED_FILE",
     "ITEMS_FILE",
     "Catalogue",
     "current_catalogue",
     "own_catalogue",
+    "what_does_not_fit",
     "what_it_grows_from",
     "writing_catalogue",
 ]
@@ -37,8 +39,12 @@ __all__ = [
 CATALOGUE = "catalogue"
 GROWTH = "growth.json"
 FORMAT = "conrec-catalogue"
-VERSION = 1
+VERSION = 2
 ITEMS_FILE = "items.parquet"
+APPENDED_FILE = "appended.parquet"
+TABLES = (ITEMS_FILE, SEMANTIC_IDS_FILE, APPENDED_FILE)
+"""Files of a catalogue that are checked to the byte whenever it is read; the embeddings and the trie of a large one are
+too large for that, and say themselves how many items and which codes they are of."""
 GROWN_FROM = (SEMANTIC_IDS_FILE, "quantiser.safetensors", "fusion.safetensors")
 """Files of ``RUN/items`` that a new item's codes follow from."""
 
@@ -79,7 +85,8 @@ def current_catalogue(run_folder: Path) -> Catalogue:
     """All items of a run as they are now: its own, and those that were appended.
 
     Raises:
-        ArtefactError: it grew from other codebooks or semantic IDs than the run has now, or is damaged.
+        ArtefactError: it grew from other codebooks or semantic IDs than the run has now, or is damaged: a table is not
+            the one that was written, so that its rows might belong to other items than those of the other files.
     """
     root = run_folder / CATALOGUE
     path = root / GROWTH
@@ -89,6 +96,7 @@ def current_catalogue(run_folder: Path) -> Catalogue:
     try:
         folder, tables = root / str(growth["folder"]), tuple(growth["sid_tables"])
         grown_from, appended = growth["grown_from"], int(growth["appended"])
+        files = {name: str(growth["files"][name]) for name in TABLES}
         fits = growth["format"] == FORMAT and growth["version"] == VERSION
     except (KeyError, TypeError, ValueError):
         fits = False
@@ -106,7 +114,30 @@ def current_catalogue(run_folder: Path) -> Catalogue:
             expected="the codebooks and semantic IDs of RUN/items",
             mend=f"The run was trained again since. {_mend(root, folder.name)}",
         )
+    for name, digest in files.items():
+        _check_file(folder / name, digest, _mend(root, folder.name))
     return Catalogue(folder, folder / ITEMS_FILE, tables, growth)
+
+
+def what_does_not_fit(run_folder: Path) -> str | None:
+    """A line that says why what was appended to a run cannot be read, and how to mend it; None where all is well."""
+    try:
+        current_catalogue(run_folder)
+    except ConrecError as error:
+        return str(error)
+    return None
+
+
+def _check_file(path: Path, digest: str, mend: str) -> None:
+    if not path.is_file():
+        raise ArtefactError("this file is missing", where=str(path), mend=mend)
+    if (found := hash_file(path)) != digest:
+        raise ArtefactError(
+            f"is not the file that was written: its hash is {found[:12]}…",
+            where=str(path),
+            expected=f"that of growth.json, {digest[:12]}…",
+            mend=f"Put the file back as it was. {mend}",
+        )
 
 
 def what_it_grows_from(run_folder: Path) -> dict[str, str]:
