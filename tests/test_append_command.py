@@ -15,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from conrec.artefacts import read_json, read_parquet, write_text
+from conrec.artefacts import read_json, read_parquet, write_json, write_text
 from conrec.baselines.sasrec import Sasrec, SasrecNetwork
 from conrec.cli import app
 from conrec.config import dump_config, load_config
@@ -211,6 +211,33 @@ def test_rows_that_learned_items_one_by_one_know_those_of_the_run_alone(grown: P
     assert popular.log.n_items == len(read_items(current_catalogue(grown).folder))
     assert popular.histories.lines == ()
     assert answers(PredictJob(grown, "live-popularity", k=9), users)
+
+
+def test_a_catalogue_that_does_not_fit_the_run_stops_only_who_reads_it(
+    grown: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The run was trained again since: `conrec predict` with a row of its own items goes on, and both say so."""
+    run = shutil.copytree(grown, tmp_path / "run")
+    growth = read_json(run / "catalogue" / "growth.json")
+    growth["grown_from"]["quantiser.safetensors"] = "another"
+    write_json(run / "catalogue" / "growth.json", growth)
+    users = list(read_prepared(run).log.user_ids[:3])
+    assert answers(PredictJob(run, "sasrec", k=9), users) == answers(PredictJob(grown, "sasrec", k=9), users)
+    (line,) = Predictor(PredictJob(run, "sasrec")).histories.lines
+    assert "those that were appended cannot be read" in line
+    assert "conrec items append" in line
+    with pytest.raises(ArtefactError, match="from other codebooks than those of this run"):
+        Predictor(PredictJob(run)).log  # noqa: B018
+    monkeypatch.setattr("conrec.run.execute", lambda _, folder: folder / "report.html")
+    for name in ("read_json", "stage_table", "metrics_table"):
+        monkeypatch.setattr(f"conrec.cli.{name}", lambda *_: "")
+    for folder, notes in ((run, 1), (grown, 0)):
+        done = CliRunner().invoke(app, ["run", "--out", str(folder)])
+        lines = [line for line in done.output.splitlines() if line]
+        assert lines[-1] == f"report: {folder / 'report.html'}"
+        assert (
+            sum(line.startswith("note: items that were appended to this run cannot be read") for line in lines) == notes
+        )
 
 
 def test_a_store_from_before_is_still_right(

@@ -71,11 +71,14 @@ def run(
         overrides = [*(overrides or []), f'data.source="{data}"']
     resolved = load_config(preset, config, parse_overrides(overrides))
     folder = out_folder or Path("runs") / resolved.data.source
+    from conrec.items.growing.growth import what_does_not_fit  # noqa: PLC0415
     from conrec.run import execute  # noqa: PLC0415  (torch is loaded only where it is needed)
 
     report = execute(resolved, folder)
     out.print(stage_table(read_json(folder / "timings.json")))
     out.print(metrics_table(read_json(folder / "results" / "metrics.json"), resolved.evaluation.top_k))
+    if wrong := what_does_not_fit(folder):
+        say(f"note: items that were appended to this run cannot be read any more: {wrong}")
     say(f"report: {report}")
 
 

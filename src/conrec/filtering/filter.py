@@ -114,7 +114,7 @@ class NegativeFilter:
                 mend=f"{did_you_mean(model, known)} Stores are written for the models in filter.models; with another "
                 "list the same run command adds them."
                 if known
-                else "The filter stage of this run has not finished: start it again.",
+                else "The filter stage of this run has not finished: give the command of the run again.",
             )
         catalogue = FilterCatalogue.load(run_folder, grown=True)
         # Codes never move: a store and a threshold from before an append name the same items after it.

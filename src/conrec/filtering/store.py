@@ -51,7 +51,7 @@ __all__ = ["FORMAT", "HEADER", "PredictSet", "PredictSetStore", "StoreMeta", "wr
 
 FORMAT = "conrec-predict-sets"
 HEADER = "store.json"
-_REWRITE = "Write the store again: run the filter stage of this run once more."
+_REWRITE = "Give the command of the run again: it writes the store anew."
 
 
 def write_store(

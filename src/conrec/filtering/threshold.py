@@ -210,6 +210,6 @@ def read_threshold(
         raise ArtefactError(f"threshold = {number!r}", where=str(path), expected="a number, or null to keep everything")
     if sid_hash is not None and value["sid_hash"] not in (sid_hash, *earlier):
         raise ArtefactError(
-            "was calibrated with another SID table", where=str(path), mend="Run the filter stage of this run once more."
+            "was calibrated with another SID table", where=str(path), mend="Give the command of the run again."
         )
     return Threshold(**{**value, "curve": tuple(TradeOff(**point) for point in value["curve"])})

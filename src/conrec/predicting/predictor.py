@@ -16,7 +16,7 @@ from conrec.arrays import Array
 from conrec.artefacts import hash_file
 from conrec.errors import ConfigError, DataError
 from conrec.items.eligible import LiveItems
-from conrec.items.growing.growth import current_catalogue
+from conrec.items.growing.growth import current_catalogue, what_does_not_fit
 from conrec.items.space import hash_semantic_ids
 from conrec.items.trie import Trie
 from conrec.logs.log import Log
@@ -66,10 +66,16 @@ class Predictor:
         """The log, and what was read of newer events."""
         job = self.job
         found = read_histories(job.run_folder, job.events, self.config.data, self.space.catalogue.items)
-        unknown = current_catalogue(job.run_folder).appended if job.model in OWN_ITEMS else 0
-        if not unknown:
+        if job.model not in OWN_ITEMS:
             return found
-        note = f"note: {job.model!r} knows the items of the run alone, none of the {unknown:,} that were appended"
+        # What this row does not read must not stop it.
+        note = f"note: {job.model!r} knows the items of the run alone"
+        if wrong := what_does_not_fit(job.run_folder):
+            note += f"; those that were appended cannot be read: {wrong}"
+        elif unknown := current_catalogue(job.run_folder).appended:
+            note += f", none of the {unknown:,} that were appended"
+        else:
+            return found
         return replace(found, lines=(*found.lines, note))
 
     @property

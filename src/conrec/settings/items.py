@@ -138,3 +138,12 @@ class SemanticIdsConfig(Settings):
     cap: Positive | None = None
     """With `nearest`: an item may take one of so many last codes nearest to it; where none of them is free it takes the
     nearest second code that has room instead. None: any last code."""
+
+    @model_validator(mode="after")
+    def _cap_of_nearest(self) -> SemanticIdsConfig:
+        if self.cap is not None and self.collisions != "nearest":
+            raise ValueError(
+                f'semantic_ids.cap belongs to collisions = "nearest"; with "{self.collisions}" no item moves, and '
+                "there is nothing to cap: leave it out"
+            )
+        return self

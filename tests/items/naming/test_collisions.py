@@ -342,6 +342,7 @@ def test_further_items_are_named_as_later_ones_are_and_move_nobody(
     collisions: str, seed: int, size: int, n: int, kind: str, cap: int | None
 ) -> None:
     codes, latents, codebooks, _ = drawn(seed, size, n, kind)
+    cap = cap if collisions == "nearest" else None
     config = SemanticIdsConfig(collisions=collisions, cap=cap)
     old = np.arange(len(codes)) < (len(codes) + 1) // 2
     table = name_items(codes[old], latents[old], codebooks, old[old], config)
@@ -373,3 +374,9 @@ def test_items_without_room_are_those_behind_the_last_free_name() -> None:
     fourth = SemanticIds(codes, np.column_stack([codes, [0, 1, 2]]).astype(np.int32), 2, "extra_level", 3)
     assert without_room(fourth, more).tolist() == [False, False, True]
     assert not without_room(SemanticIds(codes, codes, 2, "shared"), more).any()
+
+
+@pytest.mark.parametrize("collisions", ["extra_level", "shared"])
+def test_a_cap_where_no_item_moves_is_refused(collisions):
+    with pytest.raises(ValueError, match=r'cap belongs to collisions = "nearest"'):
+        SemanticIdsConfig(collisions=collisions, cap=3)
