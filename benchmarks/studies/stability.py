@@ -31,7 +31,7 @@ from conrec.artefacts import read_json, write_json
 from conrec.config import DataConfig, EncoderConfig, RqVaeConfig
 from conrec.items.diagnosis.diagnostics import collisions, unit_rows
 from conrec.items.diagnosis.neighbours import neighbour_hits, queries_of
-from conrec.items.diagnosis.stability import describe_stability, under_noise
+from conrec.items.diagnosis.stability import describe_stability, in_other_words, under_noise
 from conrec.items.encoders.embed import item_texts
 from conrec.items.encoders.text import encode_texts
 from conrec.items.quantisers.quantiser import Quantiser, train_quantiser
@@ -143,8 +143,8 @@ def study(name: str, catalogue: Catalogue, quantisers: Sequence[str], seeds: Seq
 def measure(catalogue: Catalogue, config: RqVaeConfig, seed: int) -> dict[str, Any]:
     """What one quantiser keeps of the catalogue (`fit`), and under which changes its codes stay (`stability`).
 
-    Most items are training items, and an encoder may hold those better than others; so ``noise_not_trained_on`` is of
-    the others alone.
+    Most items are training items, and an encoder may hold those better than others; so ``not_trained_on`` has
+    noise and paraphrases of the others alone.
     """
     rows = catalogue.embeddings
     training = np.zeros(len(rows), dtype=np.bool_)
@@ -158,9 +158,17 @@ def measure(catalogue: Catalogue, config: RqVaeConfig, seed: int) -> dict[str, A
         "seconds_of_training": seconds,
         "noise_in_training": model.config.noise if config.method == "rqvae" else None,
         "fit": fit(model, rows, training, seed),
-        "noise_not_trained_on": under_noise(model, rows[~training], seed),
+        "not_trained_on": other_items(model, catalogue, ~training, seed),
         "stability": describe_stability(model, rows, training, items, config, seed, catalogue.embed),
     }
+
+
+def other_items(model: Quantiser, catalogue: Catalogue, chosen: np.ndarray, seed: int) -> dict[str, Any]:
+    """Noise and paraphrases, as `describe_stability` has them, of the chosen items alone."""
+    rows, words = catalogue.embeddings[chosen], None
+    if catalogue.items is not None and catalogue.embed is not None:
+        words = in_other_words(model, rows, catalogue.items.filter(pa.array(chosen)), catalogue.embed, seed)
+    return {"noise": under_noise(model, rows, seed), "paraphrase": words}
 
 
 def fit(model: Quantiser, rows: np.ndarray, training: np.ndarray, seed: int) -> dict[str, Any]:
@@ -193,6 +201,8 @@ def _rounded(value: Any) -> Any:
 
 Cells = dict[str, list[float | None] | None]
 """A line of a table: column to the figures that stand there side by side; None where there are none."""
+NEW = ", not trained on"
+"""Behind the name of a column: of the items that the quantiser was not trained on."""
 
 
 def mean_of(lines: Sequence[Cells]) -> Cells:
@@ -211,18 +221,18 @@ def _fit_line(one: Mapping[str, Any]) -> Cells:
     found = one["fit"]
     return {
         "noise in training": None if one["noise_in_training"] is None else [one["noise_in_training"]],
-        "error, all items": [found["error"]],
-        "error, not trained on": [found["error_held_out"]],
-        "neighbours, all items": [found["neighbours"]],
-        "neighbours, not trained on": [found["neighbours_held_out"]],
+        "error": [found["error"]],
+        f"error{NEW}": [found["error_held_out"]],
+        "neighbours": [found["neighbours"]],
+        f"neighbours{NEW}": [found["neighbours_held_out"]],
         "items that collide": [found["collision_rate"]],
     }
 
 
 def _noise_line(one: Mapping[str, Any]) -> Cells:
-    cells: Cells = {f"{noise['relative_norm']:.0%}": noise["kept"] for noise in one["stability"]["noise"]}
-    for noise in one["noise_not_trained_on"]:
-        cells[f"{noise['relative_norm']:.0%}, not trained on"] = noise["kept"]
+    cells: Cells = {}
+    for source, of in ((one["stability"], ""), (one["not_trained_on"], NEW)):
+        cells |= {f"{noise['relative_norm']:.0%}{of}": noise["kept"] for noise in source["noise"]}
     return cells
 
 
@@ -230,11 +240,13 @@ def _words_line(one: Mapping[str, Any]) -> Cells:
     return {words["rule"]: words["kept"] for words in one["stability"]["paraphrase"] or ()}
 
 
+def _new_words_line(one: Mapping[str, Any]) -> Cells:
+    return {words["rule"]: words["kept"] for words in one["not_trained_on"]["paraphrase"] or ()}
+
+
 def _cosine_line(one: Mapping[str, Any]) -> Cells:
-    return {
-        words["rule"]: None if words["cosine"] is None else [words["cosine"]]
-        for words in one["stability"]["paraphrase"] or ()
-    }
+    found = one["stability"]["paraphrase"] or ()
+    return {words["rule"]: None if words["cosine"] is None else [words["cosine"]] for words in found}
 
 
 def _again(found: Mapping[str, Any] | None) -> Cells:
@@ -263,6 +275,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], Cells]] = {
     "What the codes keep": _fit_line,
     "Noise on the embedding": _noise_line,
     "Other words": _words_line,
+    f"Other words{NEW}": _new_words_line,
     "Training again with another seed": _another_seed_line,
     "A tenth more items": _growth_line,
 }

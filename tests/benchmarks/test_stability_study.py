@@ -40,7 +40,7 @@ def test_what_is_there_is_not_measured_again(catalogue, tmp_path, monkeypatch):
     assert found["noise_in_training"] == 0
     assert found["stability"]["training_items"] == 270
     assert found["stability"]["fewer"]["held_out"] == 27
-    assert found["noise_not_trained_on"][0]["items"] == 30
+    assert found["not_trained_on"]["noise"][0]["items"] == 30
     assert found["stability"]["appended"]["kept"] == [1, 1, 1]
     with pytest.raises(SystemExit, match="stability/clusters-100k"):
         stability.study("ml-100k", catalogue, ["residual k-means"], [0], file)
@@ -75,6 +75,20 @@ def test_a_text_is_encoded_once(monkeypatch):
     assert asked == [["one", "three"], ["five!!"]]
 
 
+def test_items_that_were_not_trained_on_are_taken_with_their_texts(monkeypatch):
+    rows = clusters(60, 8, 0)
+    items = pa.table({"item_id": [str(row) for row in range(60)]})
+    chosen = np.arange(60) % 3 == 0
+    given = []
+    monkeypatch.setattr(stability, "in_other_words", lambda *arguments: given.append(arguments) or ["words"])
+    model = stability.train_quantiser(rows, stability.RqVaeConfig(method="residual_kmeans", codebook_size=4), 0)
+    found = stability.other_items(model, stability.Catalogue(rows, items, len, {}), chosen, 0)
+    assert found["paraphrase"] == ["words"]
+    assert found["noise"][0]["items"] == 20
+    assert given[0][2]["item_id"].to_pylist() == [str(row) for row in range(0, 60, 3)]
+    np.testing.assert_array_equal(given[0][1], rows[::3])
+
+
 def test_means_leave_out_what_a_seed_lacks():
     lines = [{"kept": [1.0, None], "more": [1.0]}, {"kept": [0.5, 0.5], "more": None}]
     assert stability.mean_of(lines) == {"kept": [0.75, None], "more": None}
@@ -90,7 +104,10 @@ def made_up(share: float, texts: bool) -> dict:
     words = [{"rule": "article", "cosine": 0.9, "kept": [share] * 3}, {"rule": "year", "cosine": None, "kept": None}]
     return {
         "noise_in_training": None,
-        "noise_not_trained_on": [{"relative_norm": 0.05, "kept": [0.25] * 3}],
+        "not_trained_on": {
+            "noise": [{"relative_norm": 0.05, "kept": [0.25] * 3}],
+            "paraphrase": words[:1] if texts else None,
+        },
         "fit": dict.fromkeys(("error", "error_held_out", "neighbours", "neighbours_held_out", "collision_rate"), share),
         "stability": {
             "noise": [{"relative_norm": 0.05, "kept": [share] * 3}],
@@ -120,6 +137,7 @@ def test_tables_have_a_line_a_set_and_quantiser_and_small_sets_first():
         "| ml-100k | (cosine of the two texts) | 0.90 | – |",
         "| ml-100k | residual k-means | 0.62 0.62 0.62 | – |",
     ]
-    assert ours[6].endswith("| – – – | −0.00 −0.00 −0.00 |")
-    assert len(ours) == 10
+    assert ours[6] == "| ml-100k | residual k-means | 0.62 0.62 0.62 |"
+    assert ours[7].endswith("| – – – | −0.00 −0.00 −0.00 |")
+    assert len(ours) == 11
     assert all(line.count("|") == ours[-1].count("|") for line in ours[-2:])

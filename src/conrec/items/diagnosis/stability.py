@@ -19,7 +19,7 @@ from conrec.logs.titles import titles_of
 from conrec.progress import meter
 from conrec.seeds import derive, generator
 
-__all__ = ["HELD_OUT", "NOISE", "SAMPLE", "describe_stability", "under_noise"]
+__all__ = ["HELD_OUT", "NOISE", "SAMPLE", "describe_stability", "in_other_words", "under_noise"]
 
 NOISE = (0.01, 0.05, 0.1)
 """Lengths of the noise, as shares of the length of the row."""
@@ -80,7 +80,7 @@ def describe_stability(
     with meter("stability", 4) as step:
         noise = under_noise(model, embeddings, seed)
         step(note="paraphrases")
-        words = None if embed is None else _in_other_words(model, embeddings, items, embed, seed)
+        words = None if embed is None else in_other_words(model, embeddings, items, embed, seed)
         step(note="another seed")
         retrained = train_quantiser(embeddings[train_rows], sized, other_seed, device).encode(embeddings)
         step(note="fewer items")
@@ -125,9 +125,10 @@ def under_noise(model: Quantiser, embeddings: Float[Array, "items d"], seed: int
     return found
 
 
-def _in_other_words(
-    model: Quantiser, embeddings: Array, items: pa.Table, embed: Embed, seed: int
+def in_other_words(
+    model: Quantiser, embeddings: Float[Array, "items d"], items: pa.Table, embed: Embed, seed: int
 ) -> list[dict[str, Any]]:
+    """The part ``paraphrase`` of `describe_stability`, of the items given; a seeded sample where they are many."""
     rows = _sample(len(embeddings), seed, "paraphrased rows")
     texts, titles, categories = item_texts(items), titles_of(items), items["category"].to_pylist()
     said: list[str] = []
