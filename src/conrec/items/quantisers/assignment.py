@@ -13,7 +13,7 @@ from torch import Tensor
 
 __all__ = ["best_path", "nearest", "sinkhorn", "sums_by_code"]
 
-_HELD = 1 << 20
+_HELD = 1 << 21
 """Distances that are held in memory at once: few enough to be still in the cache when they are compared."""
 _HELD_ELSEWHERE = 1 << 27
 """The same on an accelerator, which wants large parts (half a gigabyte)."""
