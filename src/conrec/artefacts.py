@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from conrec.arrays import Array
@@ -30,6 +30,7 @@ __all__ = [
     "hash_json",
     "read_json",
     "read_parquet",
+    "read_tensor_metadata",
     "read_tensors",
     "replacing",
     "saying_disk_full",
@@ -173,6 +174,12 @@ def read_tensors(path: Path) -> dict[str, Array]:
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtefactError(f"cannot be read as safetensors ({error})", where=str(path)) from None
     return tensors
+
+
+def read_tensor_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file that `read_tensors` can read; empty where it has none."""
+    with safe_open(path, "np") as opened:
+        return dict(opened.metadata() or {})
 
 
 def hash_file(path: Path) -> str:

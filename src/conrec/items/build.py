@@ -18,7 +18,7 @@ from conrec.items.diagnosis.diagnostics import describe_items, unit_rows
 from conrec.items.encoders.embed import CACHE, FUSION, embed_items, item_texts
 from conrec.items.naming.collisions import most_of_a_first_code, name_items
 from conrec.items.semantic_ids import LEVELS, write_semantic_ids
-from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, read_items
+from conrec.items.space import QUANTISER, REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, read_items
 from conrec.progress import console
 
 __all__ = ["ItemSpace", "build_items", "item_texts", "read_items"]
@@ -103,7 +103,7 @@ def build_items(
             break
         console.print(f"        {most} items share a first code of {size}: trained again with {larger} a level")
         size = larger
-    model.save(folder / "quantiser.safetensors")
+    model.save(folder / QUANTISER)
     latents = _apart(model.latents, embeddings, train_items)
     ids = name_items(codes, latents, model.codebooks.cpu().numpy(), train_items, config.semantic_ids)
     item_ids = prepared_items["item_id"].to_pylist()

@@ -14,9 +14,10 @@ from conrec.artefacts import read_tensors
 from conrec.errors import ArtefactError
 from conrec.items.semantic_ids import SemanticIds, read_semantic_ids
 
-__all__ = ["REBUILT", "SEMANTIC_IDS_FILE", "TRIE", "ItemSpace", "hash_semantic_ids", "read_items"]
+__all__ = ["QUANTISER", "REBUILT", "SEMANTIC_IDS_FILE", "TRIE", "ItemSpace", "hash_semantic_ids", "read_items"]
 
 SEMANTIC_IDS_FILE = "semantic_ids.parquet"
+QUANTISER = "quantiser.safetensors"
 REBUILT = "rebuilt.safetensors"
 TRIE = "trie.safetensors"
 

@@ -16,13 +16,12 @@ from conrec.errors import ArtefactError
 from conrec.items.diagnosis.diagnostics import describe_items
 from conrec.items.diagnosis.purity import TITLES
 from conrec.items.semantic_ids import rebuilt_from
-from conrec.items.space import SEMANTIC_IDS_FILE, ItemSpace, read_items
+from conrec.items.space import QUANTISER, SEMANTIC_IDS_FILE, ItemSpace, read_items
 
 __all__ = ["STABILITY", "diagnose", "quantiser_hash", "read_embeddings", "stability"]
 
 STABILITY = "stability.json"
 """Below ``RUN/items``."""
-QUANTISER = "quantiser.safetensors"
 
 
 def diagnose(

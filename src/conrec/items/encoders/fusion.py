@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from safetensors import safe_open
 
 from conrec.arrays import Array
-from conrec.artefacts import read_tensors, write_tensors
+from conrec.artefacts import read_tensor_metadata, read_tensors, write_tensors
 from conrec.errors import ArtefactError, ConfigError
 
 __all__ = ["Fusion", "View"]
@@ -174,8 +173,7 @@ class Fusion:
             ArtefactError: the file is missing, damaged or holds something else.
         """
         tensors = read_tensors(path)
-        with safe_open(path, "np") as opened:
-            metadata = opened.metadata() or {}
+        metadata = read_tensor_metadata(path)
         try:
             found = json.loads(metadata[_METADATA_KEY])
             views = found["views"]

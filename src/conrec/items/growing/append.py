@@ -39,7 +39,7 @@ from conrec.items.growing.growth import (
 from conrec.items.growing.reference import reference_of
 from conrec.items.naming.collisions import name_more, without_room
 from conrec.items.semantic_ids import LEVELS, SemanticIds, write_semantic_ids
-from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, hash_semantic_ids, read_items
+from conrec.items.space import QUANTISER, REBUILT, SEMANTIC_IDS_FILE, TRIE, ItemSpace, hash_semantic_ids, read_items
 from conrec.logs.counts import FileCounts
 from conrec.logs.schema import ITEMS
 from conrec.logs.sources.table import own_item_columns, read_item_file
@@ -94,7 +94,7 @@ def append_items(
         from conrec.items.quantisers.quantiser import load_quantiser  # noqa: PLC0415
 
         torch.set_num_threads(config.run.threads or len(os.sched_getaffinity(0)))
-        quantiser = load_quantiser(run_folder / "items" / "quantiser.safetensors").to(device)
+        quantiser = load_quantiser(run_folder / "items" / QUANTISER).to(device)
         embedded = embed_new(
             table, Fusion.load(run_folder / "items" / FUSION), config.encoder, device, run_folder / CACHE
         )

@@ -23,7 +23,7 @@ from typing import Any
 from conrec.artefacts import hash_file, read_json, write_json
 from conrec.errors import ArtefactError, ConrecError
 from conrec.folders import replacing_folder
-from conrec.items.space import SEMANTIC_IDS_FILE
+from conrec.items.space import QUANTISER, SEMANTIC_IDS_FILE
 
 __all__ = [
     "APPENDED_FILE",
@@ -45,7 +45,7 @@ APPENDED_FILE = "appended.parquet"
 TABLES = (ITEMS_FILE, SEMANTIC_IDS_FILE, APPENDED_FILE)
 """Files of a catalogue that are checked to the byte whenever it is read; the embeddings and the trie of a large one are
 too large for that, and say themselves how many items and which codes they are of."""
-GROWN_FROM = (SEMANTIC_IDS_FILE, "quantiser.safetensors", "fusion.safetensors")
+GROWN_FROM = (SEMANTIC_IDS_FILE, QUANTISER, "fusion.safetensors")
 """Files of ``RUN/items`` that a new item's codes follow from."""
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
 
 from conrec.arrays import Array
-from conrec.artefacts import read_tensors
+from conrec.artefacts import read_tensor_metadata, read_tensors
 from conrec.config import RqVaeConfig
 from conrec.errors import ArtefactError, DataError
 from conrec.items.quantisers.base import METADATA_KEY, ROWS, Quantiser
@@ -68,8 +67,7 @@ def load_quantiser(path: Path) -> Quantiser:
         ArtefactError: the file is missing, damaged or holds something else.
     """
     tensors = read_tensors(path)
-    with safe_open(path, "np") as opened:
-        metadata = opened.metadata() or {}
+    metadata = read_tensor_metadata(path)
     try:
         config = RqVaeConfig.model_validate_json(metadata[METADATA_KEY])
         dim = len(tensors["mean"])
