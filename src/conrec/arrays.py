@@ -57,4 +57,8 @@ class Ragged:
 
     def take(self, rows: Array) -> Ragged:
         """The rows of the given indices (int, any order, repeats allowed), as a new ragged array."""
-        return Ragged.from_rows(self[int(row)] for row in rows)
+        lengths = self.lengths[rows]
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return Ragged(offsets, self.values[source])

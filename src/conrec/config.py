@@ -25,6 +25,7 @@ from conrec.settings.data import (
     ProtocolConfig,
     SwingConfig,
 )
+from conrec.settings.engine import EngineConfig
 from conrec.settings.items import CollaborativeConfig, EncoderConfig, ImageConfig, RqVaeConfig, SemanticIdsConfig
 from conrec.settings.models import (
     AlignmentConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "Context",
     "DataConfig",
     "EncoderConfig",
+    "EngineConfig",
     "EvaluationConfig",
     "EventColumns",
     "FeedbackRule",
@@ -81,6 +83,7 @@ class Config(Settings):
 
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()
+    engine: EngineConfig = EngineConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     swing: SwingConfig = SwingConfig()
     candidates: CandidatesConfig = CandidatesConfig()

@@ -19,6 +19,7 @@ In words (``docs/protocol.md`` explains the reasons):
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
@@ -39,6 +40,7 @@ __all__ = [
     "POSITIVE",
     "Periods",
     "Targets",
+    "cut_periods",
     "periods_of",
     "tile_windows",
     "window_targets",
@@ -95,12 +97,20 @@ def periods_of(timestamps: Int64[Array, " events"], validation_cut: float, test_
     Raises:
         DataError: the cuts leave the training or the validation period empty.
     """
-    n = len(timestamps)
+    return cut_periods(len(timestamps), lambda position: int(timestamps[position]), validation_cut, test_cut)
+
+
+def cut_periods(n: int, at: Callable[[int], int], validation_cut: float, test_cut: float) -> Periods:
+    """Cut a log of ``n`` events, of which ``at`` gives the timestamp at a position in time order, from 0.
+
+    Raises:
+        DataError: the cuts leave the training or the validation period empty.
+    """
     if n == 0:
         raise DataError("the log has no events", expected="at least a few hundred events")
     # In decimals, as a share is written: 0.7 * 90 is 62.99… in binary floats.
-    validation, test = (int(timestamps[floor(Fraction(str(share)) * n)]) for share in (validation_cut, test_cut))
-    if not timestamps[0] < validation < test:
+    validation, test = (at(floor(Fraction(str(share)) * n)) for share in (validation_cut, test_cut))
+    if not at(0) < validation < test:
         raise DataError(
             f"the cuts at {validation_cut} and {test_cut} of {n} events fall on the timestamps {validation} and {test}",
             where="periods",
@@ -108,7 +118,7 @@ def periods_of(timestamps: Int64[Array, " events"], validation_cut: float, test_
             mend="The log is too short, or too many events share one timestamp: bring more time, or move "
             "protocol.validation_cut and protocol.test_cut.",
         )
-    return Periods(validation, test, int(timestamps[-1]) + 1)
+    return Periods(validation, test, at(n - 1) + 1)
 
 
 def tile_windows(negative_times: Int64[Array, " negatives"], horizon: int) -> Int64[Array, " windows"]:

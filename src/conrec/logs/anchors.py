@@ -9,12 +9,15 @@ import pyarrow as pa
 
 from conrec.arrays import Array, Ragged
 from conrec.errors import ArtefactError
+from conrec.logs.engines import DuckDb, Engine
 from conrec.logs.log import Log
+from conrec.logs.relations.anchors import find_anchors
+from conrec.logs.relations.events import register_log
 from conrec.logs.schema import ANCHORS, SPLITS
-from conrec.protocol import CANDIDATES, LONG_TAIL_USER_NEGATIVES, NEGATIVE, Periods, tile_windows, window_targets
+from conrec.protocol import CANDIDATES, Periods
 from conrec.recommender import Queries
 
-__all__ = ["Anchors", "build_anchors"]
+__all__ = ["Anchors", "build_anchors", "read_anchors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,43 +209,44 @@ class _Rows:
 
 
 def build_anchors(log: Log, periods: Periods, horizon_seconds: int) -> Anchors:
-    """All anchors of a log, without candidates (see `conrec.logs.candidates`).
+    """All anchors of a log that is in memory, without candidates (see `conrec.logs.candidates`).
 
     Args:
         log: the whole log.
         periods: its cuts.
         horizon_seconds: H in seconds.
     """
-    train_negatives, _ = log.before(periods.validation).negative_counts()
-    found: list[tuple[int, int, int, int, Array, Array, int]] = []
-    for user in range(log.n_users):
-        events = log.events_of(user)
-        times, items, feedback = log.timestamp[events], log.item[events], log.feedback[events]
-        for split_index, split in enumerate(SPLITS):
-            begin, end = periods.span(split)
-            inside = np.flatnonzero((times >= begin) & (times < end) & (feedback == NEGATIVE))
-            opens = inside if split == "train" else inside[tile_windows(times[inside], horizon_seconds)]
-            for position in opens:
-                t = int(times[position])
-                start = int(np.searchsorted(times, t, side="left"))
-                stop = int(np.searchsorted(times, min(t + horizon_seconds, end), side="left"))
-                if start == 0:
-                    continue
-                targets = window_targets(items[start:stop], feedback[start:stop], items[:start])
-                if len(targets.negatives) == 0:
-                    continue
-                past = int((feedback[:start] == NEGATIVE).sum())
-                found.append((t, user, len(found), split_index, targets.negatives, targets.positives, past))
-    found.sort(key=lambda row: row[:3])
-    users = np.asarray([row[1] for row in found], dtype=np.int32)
-    return Anchors(
-        np.arange(len(found), dtype=np.int64),
-        users,
-        np.asarray([row[0] for row in found], dtype=np.int64),
-        np.asarray([row[3] for row in found], dtype=np.int8),
-        Ragged.from_rows(row[4] for row in found),
-        Ragged.from_rows(row[5] for row in found),
-        np.full((len(found), CANDIDATES), -1, dtype=np.int32),
-        train_negatives[users] < LONG_TAIL_USER_NEGATIVES,
-        np.asarray([row[6] for row in found], dtype=np.int32),
+    with DuckDb() as engine:
+        register_log(engine, log)
+        find_anchors(engine, periods, horizon_seconds)
+        return read_anchors(engine)
+
+
+def read_anchors(engine: Engine) -> Anchors:
+    """The anchors that `conrec.logs.relations.anchors.find_anchors` left in an engine, without candidates."""
+    rows = engine.read(
+        "SELECT s.*, l.user_code IS NOT NULL AS long_tail FROM starts s"
+        " LEFT JOIN long_tail_users l ON s.user_code = l.user_code ORDER BY s.ts, s.user_code, s.start"
     )
+    starts = rows["start"].to_numpy()
+    return Anchors(
+        np.arange(len(starts), dtype=np.int64),
+        rows["user_code"].to_numpy().astype(np.int32),
+        rows["ts"].to_numpy().astype(np.int64),
+        rows["split"].to_numpy().astype(np.int8),
+        _ragged(engine, "window_negatives", starts),
+        _ragged(engine, "window_positives", starts),
+        np.full((len(starts), CANDIDATES), -1, dtype=np.int32),
+        np.asarray(rows["long_tail"]),
+        rows["negative_history"].to_numpy().astype(np.int32),
+    )
+
+
+def _ragged(engine: Engine, table: str, starts: Array) -> Ragged:
+    """Items of each start, in the order of ``starts``."""
+    rows = engine.read(f"SELECT start, item_code FROM {table} ORDER BY start, ts, position")
+    by_start = np.argsort(starts)
+    owner = np.searchsorted(starts[by_start], rows["start"].to_numpy())
+    offsets = np.zeros(len(starts) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(owner, minlength=len(starts)), out=offsets[1:])
+    return Ragged(offsets, rows["item_code"].to_numpy().astype(np.int32)).take(np.argsort(by_start))

@@ -56,8 +56,9 @@ class FeedbackRule(Settings):
     """Ratings up to this one are negative."""
     positive_at_least: float | None = None
     """Ratings from this one on are positive; what lies between is neutral."""
-    events: dict[str, Literal[-1, 0, 1]] = Field(default_factory=dict)
-    """Feedback of each event name; a name that is not listed is refused and counted."""
+    events: dict[str, Literal[-1, 0, 1, "undo dislike", "undo like"]] = Field(default_factory=dict)
+    """Feedback of each event name, or which earlier feedback it takes back; a name that is not listed is refused and
+    counted."""
     left_out_reasons: tuple[str, ...] = ()
     """Negatives given for one of these reasons say nothing about taste; they are left out and counted
     (paper: already bought, clickbait price, fake, AI image)."""

@@ -1,0 +1,96 @@
+"""DuckDB within this process: in memory as far as it goes, on disk beyond."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from conrec.logs.engines.base import Engine, Value
+
+__all__ = ["DuckDb"]
+
+_FUNCTIONS = (
+    "CREATE MACRO hash60(x) AS CAST('0x' || substr(md5(x), 1, 15) AS BIGINT)",
+    "CREATE MACRO bucket(number, width) AS CAST(floor(number / width) AS BIGINT)",
+    "CREATE MACRO window_starts(times, horizon) AS list_reduce(times, lambda found, t: CASE WHEN"
+    " t >= found[-1] + horizon THEN list_append(found, t) ELSE found END, [times[1]])",
+)
+_BATCH = 262_144
+_BOUND = re.compile(r":([a-z_]+)")
+
+
+class DuckDb(Engine):
+    """A database of its own, in memory.
+
+    Args:
+        threads: that it may use.
+        memory_gb: before it spills, in 10^9 bytes; None: DuckDB's own limit, lowered to half of the machine's memory.
+        temporary: folder for what it spills; None: the system's.
+    """
+
+    name = "duckdb"
+
+    def __init__(self, threads: int = 1, memory_gb: float | None = None, temporary: Path | None = None) -> None:
+        self.connection = duckdb.connect(":memory:")
+        run = self.connection.execute
+        run("SET threads = $n", {"n": threads})
+        run("SET preserve_insertion_order = false")
+        run("SET enable_progress_bar = false")
+        run("SET memory_limit = $limit", {"limit": "50%" if memory_gb is None else f"{memory_gb:.3f}GB"})
+        if temporary is not None:
+            run("SET temp_directory = $folder", {"folder": str(temporary)})
+        for function in _FUNCTIONS:
+            run(function)
+
+    def table(self, name: str, rows: pa.Table) -> None:
+        self.connection.register("_given", rows)
+        self.connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _given")
+        self.connection.unregister("_given")
+
+    def step(self, name: str, query: str, **values: Value) -> None:
+        self.connection.execute(*_bound(f"CREATE OR REPLACE TABLE {name} AS {query}", values))
+
+    def batches(self, query: str, **values: Value) -> Iterator[pa.RecordBatch]:
+        bound, used = _bound(query, values)
+        reader = self.connection.sql(bound, params=used).to_arrow_reader(_BATCH)
+        yield pa.RecordBatch.from_pylist([], schema=reader.schema)  # so that no rows still have their columns
+        yield from reader
+
+    def by_group(
+        self, query: str, key: str, function: Callable[[pa.Table], pa.Table], schema: pa.Schema, **values: Value
+    ) -> pa.Table:
+        found = [schema.empty_table()]
+        open_rows: list[pa.Table] = []  # of the value that the last batch ended with
+        for batch in self.batches(f"SELECT * FROM ({query}) ORDER BY {key}", **values):
+            rows = pa.Table.from_batches([batch])
+            if not rows.num_rows:
+                continue
+            keys = rows[key].to_numpy()
+            cuts = np.flatnonzero(np.diff(keys)) + 1
+            if open_rows and open_rows[0][key][0].as_py() != keys[0]:
+                found.append(function(pa.concat_tables(open_rows)))
+                open_rows = []
+            for start, stop in zip([0, *cuts], cuts, strict=False):
+                found.append(function(pa.concat_tables([*open_rows, rows.slice(start, stop - start)])))
+                open_rows = []
+            open_rows.append(rows.slice(int(cuts[-1]) if len(cuts) else 0))
+        if open_rows:
+            found.append(function(pa.concat_tables(open_rows)))
+        return pa.concat_tables(found)
+
+    def drop(self, *names: str) -> None:
+        for name in names:
+            self.connection.execute(f"DROP TABLE IF EXISTS {name}")
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def _bound(query: str, values: dict[str, Value]) -> tuple[str, dict[str, Value]]:
+    """A query with DuckDB's spelling of what is bound, and the values that it uses."""
+    return _BOUND.sub(r"$\1", query), {name: values[name] for name in _BOUND.findall(query)}

@@ -1,0 +1,119 @@
+"""Spark: the same queries on whatever master is in use; rows come back through Arrow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from conrec.errors import MissingExtraError
+from conrec.logs.engines.base import Engine, Value
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+__all__ = ["Spark"]
+
+_FUNCTIONS = (
+    "CREATE OR REPLACE TEMPORARY FUNCTION hash60(x STRING) RETURNS BIGINT"
+    " RETURN CAST(conv(substr(md5(x), 1, 15), 16, 10) AS BIGINT)",
+    "CREATE OR REPLACE TEMPORARY FUNCTION bucket(number BIGINT, width BIGINT) RETURNS BIGINT"
+    " RETURN CAST(floor(number / width) AS BIGINT)",
+    "CREATE OR REPLACE TEMPORARY FUNCTION window_starts(times ARRAY<BIGINT>, horizon BIGINT) RETURNS ARRAY<BIGINT>"
+    " RETURN aggregate(times, array(times[0]), (found, t) -> CASE WHEN t >= element_at(found, -1) + horizon"
+    " THEN concat(found, array(t)) ELSE found END)",
+)
+_BATCH = 262_144
+
+
+class Spark(Engine):
+    """The active session, or a new one on ``master``; a session that was active before stays so after `close`.
+
+    Args:
+        master: such as `local[2]` or `yarn`; None: what Spark's own configuration says, else `local[*]`.
+
+    Raises:
+        MissingExtraError: pyspark, or the pandas that it asks for, is not installed.
+    """
+
+    name = "spark"
+
+    def __init__(self, master: str | None = None) -> None:
+        for package in ("pyspark", "pandas"):
+            try:
+                __import__(package)
+            except ImportError:
+                raise MissingExtraError(package, "spark") from None
+        from pyspark.sql import SparkSession  # noqa: PLC0415  (an extra)
+
+        active = SparkSession.getActiveSession()
+        self.own = active is None
+        self.session: SparkSession = active or _session(master)
+        self.frames: dict[str, DataFrame] = {}
+        for function in _FUNCTIONS:
+            self.session.sql(function)
+
+    def table(self, name: str, rows: pa.Table) -> None:
+        self._keep(name, self.session.createDataFrame(rows))
+
+    def step(self, name: str, query: str, **values: Value) -> None:
+        self._keep(name, self._frame(query, values))
+
+    def batches(self, query: str, **values: Value) -> Iterator[pa.RecordBatch]:
+        yield from self._frame(query, values).toArrow().to_batches(_BATCH)
+
+    def read(self, query: str, **values: Value) -> pa.Table:
+        return self._frame(query, values).toArrow()
+
+    def by_group(
+        self, query: str, key: str, function: Callable[[pa.Table], pa.Table], schema: pa.Schema, **values: Value
+    ) -> pa.Table:
+        from pyspark.sql.pandas.types import from_arrow_schema  # noqa: PLC0415  (an extra)
+
+        grouped = self._frame(query, values).groupBy(key)
+        return grouped.applyInArrow(function, from_arrow_schema(schema)).toArrow().cast(schema)
+
+    def drop(self, *names: str) -> None:
+        for name in names:
+            frame = self.frames.pop(name, None)
+            if frame is not None:
+                frame.unpersist()
+                self.session.catalog.dropTempView(name)
+
+    def close(self) -> None:
+        self.drop(*list(self.frames))
+        if self.own:
+            self.session.stop()
+
+    def _frame(self, query: str, values: dict[str, Value]) -> DataFrame:
+        return self.session.sql(query, args=values or None)
+
+    def _keep(self, name: str, frame: DataFrame) -> None:
+        kept = frame.persist()
+        before = self.frames.pop(name, None)
+        kept.createOrReplaceTempView(name)
+        self.frames[name] = kept
+        if before is not None:
+            kept.count()  # computed while what it may read is still there
+            before.unpersist()
+
+
+def _session(master: str | None) -> SparkSession:
+    from pyspark.sql import SparkSession  # noqa: PLC0415  (an extra)
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName("conrec").config("spark.ui.showConsoleProgress", "false")
+    if master is not None:
+        builder = builder.master(master)
+    if master is not None and master.startswith("local"):
+        for key, value in (
+            ("spark.ui.enabled", "false"),
+            ("spark.driver.host", "127.0.0.1"),
+            ("spark.driver.bindAddress", "127.0.0.1"),
+            ("spark.sql.shuffle.partitions", "8"),
+        ):
+            builder = builder.config(key, value)
+    return builder.getOrCreate()
