@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ __all__ = [
     "saying_disk_full",
     "write_json",
     "write_parquet",
+    "write_parquet_parts",
     "write_tensors",
     "write_text",
 ]
@@ -124,6 +125,14 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table; the same table gives the same bytes."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def write_parquet_parts(path: Path, schema: pa.Schema, parts: Iterable[pa.Table | pa.RecordBatch]) -> None:
+    """Write one file from tables or batches of ``schema``, one after another, without holding all of them."""
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for part in parts:
+            if part.num_rows:
+                writer.write(part.cast(schema))
 
 
 def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:

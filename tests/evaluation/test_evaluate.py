@@ -15,14 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from conrec.artefacts import write_json, write_parquet
+from conrec.artefacts import write_json, write_parquet, write_parquet_parts
 from conrec.baselines.popularity import LivePopularity, MostDisliked
 from conrec.config import Config, PopularityConfig
 from conrec.errors import ArtefactError
 from conrec.evaluation.evaluate import evaluate
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
 from conrec.evaluation.significance import Bootstrap
-from conrec.logs.schema import EVENTS, ITEMS
+from conrec.logs.anchor_table import anchor_tables
+from conrec.logs.schema import ANCHORS, EVENTS, ITEMS
 from conrec.recommender import Recommender
 from tests.evaluation.evaluation_world import PERIODS, World, world
 
@@ -41,7 +42,8 @@ def _write_data(folder: Path, given: World) -> None:
     write_parquet(folder / "data/events.parquet", pa.table(events, schema=EVENTS))
     rows = [{"item_id": one, "title": one, "text": one, "category": [], "image": None} for one in log.item_ids]
     write_parquet(folder / "data/items.parquet", pa.Table.from_pylist(rows, schema=ITEMS))
-    write_parquet(folder / "data/anchors.parquet", given.anchors.to_table(log))
+    tables = anchor_tables(given.anchors, log.user_ids, log.item_ids)
+    write_parquet_parts(folder / "data/anchors.parquet", ANCHORS, tables)
     write_json(folder / "data/periods.json", asdict(PERIODS))
 
 

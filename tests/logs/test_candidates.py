@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from conrec.logs.anchor_table import anchor_tables
 from conrec.logs.anchors import Anchors, build_anchors
-from conrec.logs.candidates import _draw, draw_candidates
 from conrec.logs.log import Log
 from conrec.logs.prepare import Prepared
 from conrec.logs.schema import SPLITS
@@ -21,8 +21,8 @@ WEEK = 7 * DAY
 
 def candidates_of(log: Log, seed: int = 0, horizon: int = WEEK) -> tuple[Anchors, np.ndarray, Periods]:
     periods = periods_of(log.timestamp, 0.6, 0.8)
-    anchors = build_anchors(log, periods, horizon)
-    return anchors, draw_candidates(log, anchors, periods, horizon, seed), periods
+    anchors = build_anchors(log, periods, horizon, seed)
+    return anchors, anchors.candidates, periods
 
 
 def check_rules(log: Log, anchors: Anchors, drawn: np.ndarray, periods: Periods, horizon: int) -> dict[str, int]:
@@ -113,8 +113,7 @@ def test_more_than_19_of_his_own_day_are_drawn_among() -> None:
     rows = [(0, 0, DAY, 1), (0, 1, 10 * DAY, -1), *((0, 2 + n, 10 * DAY + n, n % 2) for n in range(30)), (1, 0, 0, 1)]
     log = small(rows, 2, 60)
     periods = Periods(5 * DAY, 9 * DAY, 20 * DAY)
-    anchors = build_anchors(log, periods, WEEK)
-    draws = [set(draw_candidates(log, anchors, periods, WEEK, seed)[0].tolist()) for seed in range(20)]
+    draws = [set(build_anchors(log, periods, WEEK, seed).candidates[0].tolist()) for seed in range(20)]
     assert all(1 in drawn and len(drawn) == 20 and max(drawn) < 32 for drawn in draws)
     assert set().union(*draws) == set(range(1, 32))
     assert len({frozenset(drawn) for drawn in draws}) > 15
@@ -126,8 +125,7 @@ def test_others_are_drawn_by_the_number_of_that_days_events() -> None:
     rows += [(1 + n % 5, 2, 10 * DAY + n, 0) for n in range(400)] + [(1, 3 + n, 10 * DAY, 1) for n in range(59)]
     log = small(rows, 6, 100)
     periods = Periods(5 * DAY, 9 * DAY, 20 * DAY)
-    anchors = build_anchors(log, periods, WEEK)
-    drawn = np.stack([draw_candidates(log, anchors, periods, WEEK, seed)[0] for seed in range(400)])
+    drawn = np.stack([build_anchors(log, periods, WEEK, seed).candidates[0] for seed in range(400)])
     shares = np.bincount(drawn.ravel(), minlength=100) / len(drawn)
     assert shares[1] == 1.0
     assert shares[2] > 0.99
@@ -137,31 +135,20 @@ def test_others_are_drawn_by_the_number_of_that_days_events() -> None:
     assert np.bincount(first, minlength=20) == pytest.approx(20, abs=17)
 
 
-def test_weighted_draws_have_the_right_probabilities() -> None:
-    draw = np.random.default_rng(0)
-    seen = [tuple(_draw(draw, np.asarray([0, 1, 2]), np.asarray([1, 2, 5]), 2)) for _ in range(20_000)]
-    # Without replacement: P({a, b}) = P(a first) P(b | a) + P(b first) P(a | b).
-    for pair, left in (((0, 1), 5), ((0, 2), 2), ((1, 2), 1)):
-        a, b = (x for x in (1, 2, 5) if x != left)
-        expected = a / 8 * b / (8 - a) + b / 8 * a / (8 - b)
-        assert sum(one == pair for one in seen) / len(seen) == pytest.approx(expected, abs=0.012)
-
-
 def test_a_small_catalogue_gives_fewer() -> None:
     log = small([(0, 0, DAY, 1), (0, 1, 10 * DAY, -1), (1, 2, 10 * DAY, 1)], 2, 5)
     periods = Periods(5 * DAY, 9 * DAY, 20 * DAY)
-    anchors = build_anchors(log, periods, WEEK)
-    (row,) = draw_candidates(log, anchors, periods, WEEK, 0)
+    anchors = build_anchors(log, periods, WEEK, 0)
+    (row,) = anchors.candidates
     assert sorted(row[:4].tolist()) == [1, 2, 3, 4]
     assert (row[4:] == -1).all()
-    assert anchors.with_candidates(row[None]).to_table(log)["candidates"].to_pylist() == [
-        [f"i{item:03d}" for item in row[:4]]
-    ]
+    (table,) = anchor_tables(anchors, log.user_ids, log.item_ids)
+    assert table["candidates"].to_pylist() == [[f"i{item:03d}" for item in row[:4]]]
 
 
 def test_neither_the_order_of_users_nor_other_anchors_matter() -> None:
     log = draw_log(3)
-    anchors, drawn, periods = candidates_of(log)
+    anchors, drawn, _ = candidates_of(log)
     by_key = {
         (log.user_ids[u], int(t)): row.tolist()
         for u, t, row in zip(anchors.user, anchors.timestamp, drawn, strict=True)
@@ -172,9 +159,7 @@ def test_neither_the_order_of_users_nor_other_anchors_matter() -> None:
     again, redrawn, _ = candidates_of(turned)
     for u, t, row in zip(again.user, again.timestamp, redrawn, strict=True):
         assert by_key[turned.user_ids[u], int(t)] == row.tolist()
-    some = np.arange(0, len(anchors), 3)
-    assert np.array_equal(draw_candidates(log, anchors.select(some), periods, WEEK, 0), drawn[some])
-    assert not np.array_equal(draw_candidates(log, anchors, periods, WEEK, 1), drawn)
+    assert not np.array_equal(candidates_of(log, 1)[1], drawn)
 
 
 def test_events_after_the_day_change_nothing() -> None:
@@ -185,5 +170,6 @@ def test_events_after_the_day_change_nothing() -> None:
     late = log.timestamp >= max(cut, int(anchors.timestamp[row]) + DAY)
     changed = replace(log, item=np.where(late, (log.item + 7) % log.n_items, log.item).astype(np.int32))
     assert late.any()
-    again = draw_candidates(changed, anchors.select(np.asarray([row])), periods, DAY, 0)
-    assert again[0].tolist() == drawn[row].tolist()
+    again = build_anchors(changed, periods, DAY, 0)
+    same = (again.user == anchors.user[row]) & (again.timestamp == anchors.timestamp[row])
+    assert again.candidates[same].tolist() == [drawn[row].tolist()]

@@ -56,7 +56,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=60, deadline=None)
 @given(events, st.floats(0.1, 6), st.floats(0.1, 3), st.floats(0, 1.5), st.integers(0, 3))
 def test_the_vectorised_sum_is_the_triple_sum(
     rows: list[tuple[int, int, int]], alpha1: float, alpha2: float, theta: float, more_than: int
@@ -115,7 +115,7 @@ def test_gts_is_future_negatives_then_neighbours(prepared_ml100k: Prepared) -> N
 
 def test_write_and_read(prepared_ml100k: Prepared, tmp_path: Path) -> None:
     path = tmp_path / "swing.parquet"
-    write_swing(path, prepared_ml100k.swing, prepared_ml100k.log)
+    write_swing(path, prepared_ml100k.swing, prepared_ml100k.log.item_ids)
     again = read_swing(path, prepared_ml100k.log)
     assert np.array_equal(again.neighbours.offsets, prepared_ml100k.swing.neighbours.offsets)
     assert np.array_equal(again.neighbours.values, prepared_ml100k.swing.neighbours.values)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from conrec.arrays import Array, Ragged
-from conrec.artefacts import read_parquet, write_json, write_parquet, write_tensors, write_text
+from conrec.artefacts import read_parquet, write_json, write_parquet, write_parquet_parts, write_tensors, write_text
 from conrec.config import Config, dump_config, load_config
 from conrec.evaluation.evaluate import RunData, evaluate, read_run_data
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
@@ -19,10 +19,10 @@ from conrec.filtering.calibration import calibrate, test_report
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.items.diagnosis.diagnostics import describe_items
 from conrec.items.semantic_ids import SemanticIds, write_semantic_ids
+from conrec.logs.anchor_table import anchor_tables
 from conrec.logs.anchors import build_anchors
-from conrec.logs.candidates import draw_candidates
 from conrec.logs.log import Log
-from conrec.logs.schema import EVENTS, ITEMS
+from conrec.logs.schema import ANCHORS, EVENTS, ITEMS
 from conrec.protocol import DAY, periods_of
 from conrec.recommender import Ranking
 from conrec.rows import conrec_rows, rows_of
@@ -94,11 +94,10 @@ def _write_data(run: Path, rng: np.random.Generator, config: Config) -> RunData:
     )
     log = Log.from_tables(events, items)
     periods = periods_of(log.timestamp, 0.7, 0.8)
-    anchors = build_anchors(log, periods, 7 * DAY)
-    anchors = anchors.with_candidates(draw_candidates(log, anchors, periods, 7 * DAY, 0))
+    anchors = build_anchors(log, periods, 7 * DAY, 0)
     write_parquet(run / "data" / "events.parquet", events)
     write_parquet(run / "data" / "items.parquet", items)
-    write_parquet(run / "data" / "anchors.parquet", anchors.to_table(log))
+    write_parquet_parts(run / "data" / "anchors.parquet", ANCHORS, anchor_tables(anchors, log.user_ids, log.item_ids))
     write_json(run / "data" / "periods.json", asdict(periods))
     refused = {"no rating": 3, "unknown item": 12}
     first = {"no rating": "line 17: ''", "unknown item": f"line 80: {EVIL}", "title is empty": "line 3: ''"}

@@ -22,6 +22,7 @@ from conrec.evaluation.coverage import distinct_items
 from conrec.evaluation.metrics import anchor_values
 from conrec.evaluation.predictions import read_candidate_scores, read_predictions
 from conrec.evaluation.significance import Bootstrap
+from conrec.logs.anchor_table import anchors_from_table
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log
 from conrec.logs.schema import ANCHORS, EVENTS, ITEMS
@@ -76,7 +77,7 @@ def read_run_data(run_folder: Path) -> RunData:
         log = Log.from_tables(events, items)
     except KeyError as error:
         raise _stranger(data / "events.parquet", "item", error, "items.parquet") from None
-    anchors = Anchors.from_table(table, log, str(data / "anchors.parquet"))
+    anchors = anchors_from_table(table, log, str(data / "anchors.parquet"))
     return RunData(log, anchors, periods)
 
 

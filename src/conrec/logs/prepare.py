@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,16 +12,22 @@ import pyarrow as pa
 from jaxtyping import Bool
 
 from conrec.arrays import Array
-from conrec.artefacts import read_json, read_parquet, write_json, write_parquet
+from conrec.artefacts import read_json, read_parquet, write_json, write_parquet, write_parquet_parts
 from conrec.config import Config
 from conrec.errors import ArtefactError, DataError
-from conrec.logs.anchors import Anchors, build_anchors
-from conrec.logs.candidates import draw_candidates
+from conrec.logs.anchor_table import anchor_tables, anchors_from_table
+from conrec.logs.anchors import Anchors, read_anchors
+from conrec.logs.engines import Engine, open_engine
 from conrec.logs.log import Log
+from conrec.logs.relations.anchors import find_anchors
+from conrec.logs.relations.candidates import find_candidates
+from conrec.logs.relations.events import number_events
+from conrec.logs.relations.periods import cut_log
+from conrec.logs.relations.swing import swing_pairs
 from conrec.logs.schema import ANCHORS, EVENTS, ITEMS, SPLITS
 from conrec.logs.sources import Loaded, load
-from conrec.logs.swing import SwingTable, read_swing, swing_neighbours, write_swing
-from conrec.protocol import DAY, NEGATIVE, Periods, periods_of
+from conrec.logs.swing import SwingTable, read_swing, swing_table, write_swing
+from conrec.protocol import DAY, Periods
 
 __all__ = ["Prepared", "prepare", "read_prepared"]
 
@@ -53,8 +60,10 @@ class Prepared:
 def prepare(config: Config, folder: Path, loaded: Loaded | None = None) -> Loaded:
     """Write events, items, anchors, periods, counts and Swing neighbours into ``folder``/data.
 
+    The relational steps run on the engine of ``config.engine``; every engine gives the same files.
+
     Args:
-        config: data, protocol, swing, candidates and the run's seed.
+        config: data, engine, protocol, swing, candidates and the run's seed.
         folder: of the run.
         loaded: the log, where it is in memory already.
 
@@ -66,22 +75,27 @@ def prepare(config: Config, folder: Path, loaded: Loaded | None = None) -> Loade
         DataError: the log cannot be used, or gives no anchors in one of the periods.
     """
     loaded = load(config.data) if loaded is None else loaded
-    items = loaded.items.sort_by("item_id")
-    log = Log.from_tables(loaded.events, items)
-    periods = periods_of(log.timestamp, config.protocol.validation_cut, config.protocol.test_cut)
-    horizon = config.protocol.horizon_days * DAY
-    anchors = build_anchors(log, periods, horizon)
-    _check_anchors(log, anchors, periods)
-    anchors = anchors.with_candidates(draw_candidates(log, anchors, periods, horizon, config.candidates.seed))
-    swing = swing_neighbours(log.before(periods.validation), config.swing, config.run.seed)
-
     data = folder / "data"
-    write_parquet(data / "events.parquet", _events(log))
+    items = loaded.items.sort_by("item_id")
+    item_ids = items["item_id"].combine_chunks()
+    with open_engine(config.engine, config.run.threads or os.cpu_count() or 1) as engine:
+        position = pa.array(np.arange(loaded.events.num_rows, dtype=np.int64))
+        engine.table("clean_events", loaded.events.append_column("position", position))
+        number_events(engine, item_ids)
+        periods = cut_log(engine, config.protocol.validation_cut, config.protocol.test_cut)
+        find_anchors(engine, periods, config.protocol.horizon_days * DAY)
+        _check_anchors(engine, periods)
+        write_parquet_parts(data / "events.parquet", EVENTS, engine.batches(_IN_ORDER))
+        engine.drop("clean_events")
+        find_candidates(engine, config.candidates.seed)
+        anchors = read_anchors(engine)
+        user_ids = engine.read("SELECT user_id FROM users ORDER BY user_code")["user_id"].to_pylist()
+        swing = swing_table(swing_pairs(engine, periods.validation, config.swing, config.run.seed), len(item_ids))
     write_parquet(data / "items.parquet", items)
-    write_parquet(data / "anchors.parquet", anchors.to_table(log))
+    write_parquet_parts(data / "anchors.parquet", ANCHORS, anchor_tables(anchors, user_ids, item_ids.to_pylist()))
     write_json(data / "periods.json", asdict(periods))
     write_json(data / "counts.json", {"source": loaded.name, "hashes": loaded.hashes, **loaded.counts.to_json()})
-    write_swing(data / "swing.parquet", swing, log)
+    write_swing(data / "swing.parquet", swing, item_ids.to_pylist())
     return loaded
 
 
@@ -95,7 +109,7 @@ def read_prepared(folder: Path) -> Prepared:
     items = read_parquet(data / "items.parquet", ITEMS)
     log = Log.from_tables(read_parquet(data / "events.parquet", EVENTS), items)
     path = data / "anchors.parquet"
-    anchors = Anchors.from_table(read_parquet(path, ANCHORS), log, str(path))
+    anchors = anchors_from_table(read_parquet(path, ANCHORS), log, str(path))
     try:
         periods = Periods(**read_json(data / "periods.json"))
     except TypeError:
@@ -103,37 +117,29 @@ def read_prepared(folder: Path) -> Prepared:
     return Prepared(log, items, anchors, periods, read_swing(data / "swing.parquet", log))
 
 
-def _events(log: Log) -> pa.Table:
-    """Events of schema EVENTS in time order."""
-
-    def names(values: tuple[str, ...], codes: Array) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(values, pa.string())).cast(pa.string())
-
-    return pa.table(
-        {
-            "user_id": names(log.user_ids, log.user),
-            "item_id": names(log.item_ids, log.item),
-            "timestamp": log.timestamp,
-            "feedback": log.feedback,
-        },
-        schema=EVENTS,
-    )
+_IN_ORDER = "SELECT user_id, item_id, timestamp, feedback FROM clean_events ORDER BY timestamp, position"
 
 
-def _check_anchors(log: Log, anchors: Anchors, periods: Periods) -> None:
+def _check_anchors(engine: Engine, periods: Periods) -> None:
     """Raise where a split has no anchor, saying what its period holds."""
+    there = set(engine.read("SELECT DISTINCT split FROM starts")["split"].to_pylist())
     for index, split in enumerate(SPLITS):
-        if (anchors.split == index).any():
+        if index in there:
             continue
         begin, end = periods.span(split)
-        inside = (log.timestamp >= begin) & (log.timestamp < end)
-        negative = inside & (log.feedback == NEGATIVE)
-        first, last = (datetime.fromtimestamp(int(one), UTC) for one in log.timestamp[inside][[0, -1]])
+        row = engine.read(_PERIOD, begin=begin, end=end).to_pylist()[0]
+        first, last = (datetime.fromtimestamp(int(row[one]), UTC) for one in ("first_ts", "last_ts"))
         raise DataError(
-            f"the {split} period ({first:%Y-%m-%d} to {last:%Y-%m-%d}) has {int(inside.sum())} events of "
-            f"{len(np.unique(log.user[inside]))} users, {int(negative.sum())} of them negative, and no anchor",
+            f"the {split} period ({first:%Y-%m-%d} to {last:%Y-%m-%d}) has {row['events']} events of "
+            f"{row['users']} users, {row['negatives']} of them negative, and no anchor",
             where="data",
             expected="negatives by users who have earlier events, on items that are not among these",
             mend="Bring a longer log, check the rule from rating or event to feedback (data.feedback), or move "
             "protocol.validation_cut and protocol.test_cut.",
         )
+
+
+_PERIOD = """
+    SELECT count(*) AS events, count(DISTINCT user_code) AS users, min(ts) AS first_ts, max(ts) AS last_ts,
+        count(*) FILTER (WHERE feedback = -1) AS negatives
+    FROM events WHERE ts >= :begin AND ts < :end"""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import scipy.sparse as sp
 
 from conrec.arrays import Array, Ragged
 from conrec.artefacts import read_parquet, write_parquet
 from conrec.config import SwingConfig
 from conrec.errors import ArtefactError
 from conrec.logs.anchors import Anchors
+from conrec.logs.engines import DuckDb
 from conrec.logs.log import Log
-from conrec.protocol import NEGATIVE
-from conrec.seeds import generator
+from conrec.logs.relations.events import register_log
+from conrec.logs.relations.swing import swing_pairs
 
-__all__ = ["SWING", "SwingTable", "gts", "read_swing", "swing_neighbours", "write_swing"]
+__all__ = ["SWING", "SwingTable", "gts", "read_swing", "swing_neighbours", "swing_table", "write_swing"]
 
 SWING = pa.schema([("item_id", pa.string()), ("neighbour", pa.string()), ("similarity", pa.float32())])
 """Columns of data/swing.parquet, by item and then by falling similarity."""
@@ -39,61 +39,23 @@ class SwingTable:
 
 
 def swing_neighbours(train_log: Log, config: SwingConfig, seed: int) -> SwingTable:
-    """Neighbours of each item by the Swing similarity of negative feedback (CoNRec, section on GTS).
-
-    With I(u) the items that u disliked, U(i) the users who disliked i, and Id(x) = 1 if x > ``more_than``::
-
-        Swi(i,j) = sum over u != v in U(i) & U(j) of
-                   w_u * w_v * Id(|U(i) & U(j)|) / (|I(u) & I(v)| + alpha2) / sqrt(N_j)
-        w_u      = (|I(u)| + alpha1) ** -theta
-
-    N_j is the number of negative events of j. Where more than ``users_per_item`` users disliked i, the sum
-    runs over a seeded sample of them; Id and N_j always count everybody.
+    """Neighbours of each item by the Swing similarity of negative feedback (`conrec.logs.relations.swing`).
 
     Args:
         train_log: events of the training period only.
         config: the constants.
         seed: of the samples; each item's is derived from it and the item's id.
     """
-    matrix = _dislikes(train_log)
-    by_item = matrix.T.tocsr()
-    user_weight = (np.asarray(matrix.sum(axis=1)).ravel() + config.alpha1) ** -config.theta
-    _, events_per_item = train_log.negative_counts()
-    rows: list[Array] = []
-    similarities: list[Array] = []
-    for item, name in enumerate(train_log.item_ids):
-        users = by_item.indices[by_item.indptr[item] : by_item.indptr[item + 1]]
-        common = np.asarray(matrix[users].sum(axis=0)).ravel() if len(users) > config.more_than else np.zeros(0)
-        others = np.flatnonzero(common > config.more_than)
-        others = others[others != item]
-        if not len(others):
-            rows.append(np.empty(0, dtype=np.int32))
-            continue
-        if len(users) > config.users_per_item:
-            draw = generator(seed, "swing", name)
-            users = np.sort(draw.choice(np.sort(users), config.users_per_item, replace=False))
-        liked_by = matrix[users]
-        pair = (liked_by @ liked_by.T).toarray()
-        weight = user_weight[users]
-        pair = weight[:, None] * weight[None, :] / (pair + config.alpha2)
-        np.fill_diagonal(pair, 0.0)
-        block = liked_by[:, others].toarray()
-        similarity = ((pair @ block) * block).sum(axis=0) / np.sqrt(events_per_item[others])
-        similarity = similarity.astype(np.float32)  # before sorting, so that rounding does not decide ties
-        order = np.argsort(-similarity, kind="stable")[: config.neighbours]
-        order = order[similarity[order] > 0]
-        rows.append(others[order].astype(np.int32))
-        similarities.append(similarity[order])
-    flat = np.concatenate(similarities) if similarities else np.empty(0, dtype=np.float32)
-    return SwingTable(Ragged.from_rows(rows), flat)
+    with DuckDb() as engine:
+        register_log(engine, train_log)
+        return swing_table(swing_pairs(engine, np.iinfo(np.int64).max, config, seed), train_log.n_items)
 
 
-def _dislikes(log: Log) -> sp.csr_matrix:
-    """1.0 where a user disliked an item, float64 [users, items]."""
-    negative = log.feedback == NEGATIVE
-    pairs = np.unique(log.user[negative].astype(np.int64) * log.n_items + log.item[negative])
-    user, item = np.divmod(pairs, max(log.n_items, 1))
-    return sp.csr_matrix((np.ones(len(pairs)), (user, item)), shape=(log.n_users, log.n_items))
+def swing_table(found: pa.Table, n_items: int) -> SwingTable:
+    """What `conrec.logs.relations.swing.swing_pairs` found, with a row for each of ``n_items`` catalogue items."""
+    counts = np.bincount(found["item_code"].to_numpy(), minlength=n_items)
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])
+    return SwingTable(Ragged(offsets, found["neighbour"].to_numpy()), found["similarity"].to_numpy())
 
 
 def gts(anchors: Anchors, swing: SwingTable) -> Ragged:
@@ -132,18 +94,12 @@ def _expanded(ragged: Ragged, rows: Array) -> tuple[Array, Array]:
     return ragged.values[ragged.offsets[rows][source] + within], source
 
 
-def write_swing(path: Path, swing: SwingTable, log: Log) -> None:
+def write_swing(path: Path, swing: SwingTable, item_ids: Sequence[str]) -> None:
     """Write the table by item ids."""
-    names = np.asarray(log.item_ids, dtype=object)
-    table = pa.table(
-        {
-            "item_id": np.repeat(names, swing.neighbours.lengths),
-            "neighbour": names[swing.neighbours.values],
-            "similarity": swing.similarity,
-        },
-        schema=SWING,
-    )
-    write_parquet(path, table)
+    names = pa.array(item_ids, pa.string())
+    item = np.repeat(np.arange(len(item_ids)), swing.neighbours.lengths)
+    columns = [names.take(pa.array(item)), names.take(pa.array(swing.neighbours.values)), swing.similarity]
+    write_parquet(path, pa.table(columns, schema=SWING))
 
 
 def read_swing(path: Path, log: Log) -> SwingTable:
