@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from conrec.artefacts import hash_file, read_json, write_json, write_text
+from conrec.artefacts import read_json, write_json, write_text
 from conrec.conclusions import Conclusions
 from conrec.config import Config, dump_config, load_config
 from conrec.errors import ConfigError, did_you_mean
@@ -18,7 +18,7 @@ from conrec.evaluation.predictions import write_candidate_scores, write_predicti
 from conrec.folders import locked
 from conrec.items.build import build_items
 from conrec.logs.prepare import prepare
-from conrec.logs.sources import fetch, source_files
+from conrec.logs.sources import fetch, hash_files, source_files
 from conrec.pipeline import Pipeline, Stage
 from conrec.processes import ALONE, Processes, joined
 from conrec.progress import console
@@ -134,7 +134,7 @@ class Chain:
         data = self.config.data
         if not source_files(data):
             fetch(data.source, data)
-        files = {path.name: hash_file(path) for path in source_files(data)}
+        files = hash_files(source_files(data))
         settings = {**self.space.section("data", "protocol", "swing", "candidates"), "files": files}
         outputs = tuple(f"data/{name}" for name in DATA_FILES)
         return Stage("data: log, anchors, Swing", "data/manifest.json", (), outputs, settings, self._prepare)

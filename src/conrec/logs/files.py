@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from conrec.errors import DataError, did_you_mean
 from conrec.logs.json_lines import json_columns, read_json_lines
+from conrec.logs.streams import opened, suffix_of
 from conrec.logs.text_records import TextFormat, check_line_breaks, header_of, lines_of, raise_ragged, records_of
 
 __all__ = ["Raw", "TextFormat", "column_names", "read_raw", "require_columns"]
@@ -71,14 +72,23 @@ def column_names(path: Path, text: TextFormat, wanted: Sequence[str] = ()) -> li
     return list(header_of(path, _resolved(path, text)))
 
 
-def read_raw(path: Path, text: TextFormat, columns: Sequence[str], setting: str = "data.columns") -> Raw:
+def read_raw(
+    path: Path,
+    text: TextFormat,
+    columns: Sequence[str],
+    setting: str = "data.columns",
+    schema: pa.Schema | None = None,
+) -> Raw:
     """Read the given columns of a file.
 
     Args:
-        path: .parquet, .jsonl, .csv, .tsv, or any text file where ``text`` has a separator.
+        path: .parquet, .jsonl, .csv, .tsv, or any text file where ``text`` has a separator; text and JSON lines
+            also with .gz behind the name.
         text: how it is written, where it is text.
         columns: names of the columns that are needed.
         setting: the configuration section that maps columns, named in the error about a missing one.
+        schema: types of the columns in JSON lines; what else the objects hold is then passed over unread, which
+            takes less memory. Where a line does not fit it, types are found as without it.
 
     Raises:
         DataError: the file is missing, empty, not what its name says, lacks a column, has ragged rows, or quotes
@@ -91,7 +101,7 @@ def read_raw(path: Path, text: TextFormat, columns: Sequence[str], setting: str 
         table = _parquet(path).read(columns=wanted)
         raw = Raw(path, table, lambda row: row + 1, "row")
     elif kind == "json":
-        table, lines = read_json_lines(path, wanted)
+        table, lines = read_json_lines(path, wanted, schema)
         raw = Raw(path, table, lambda row: int(lines[row]), "line")
     else:
         resolved = _resolved(path, text)
@@ -120,11 +130,11 @@ def _kind(path: Path, text: TextFormat) -> str:
         raise DataError("this file does not exist", where=str(path), mend=did_you_mean(path.name, beside))
     if path.is_dir():
         raise DataError("this is a folder", where=str(path), expected="a file")
-    with path.open("rb") as handle:
+    with opened(path) as handle:
         start = handle.read(4096)
     if not start.strip():
         raise DataError("this file is empty", where=str(path), expected="a header and at least one row")
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
     kind = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"}.get(
         suffix, "text"
     )
@@ -143,6 +153,8 @@ def _kind(path: Path, text: TextFormat) -> str:
             expected={"parquet": "Parquet", "json": "one JSON object a line", "text": "plain text"}[kind],
             mend="Rename it to the ending that fits, or unpack it.",
         )
+    if kind == "parquet" and path.suffix.lower() == ".gz":
+        raise DataError("is a packed Parquet file", where=str(path), mend="Unpack it: Parquet packs its own columns.")
     if kind == "parquet" and not holds:
         raise DataError("is not a Parquet file", where=str(path), mend="Rename it to the ending that fits.")
     if kind == "json" and not holds:
@@ -193,7 +205,7 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
 def _resolved(path: Path, text: TextFormat) -> TextFormat:
     """The same format with the separator that the file's ending implies."""
-    separator = text.separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    separator = text.separator or ("\t" if suffix_of(path) == ".tsv" else ",")
     return replace(text, separator=separator)
 
 
@@ -222,7 +234,7 @@ def _csv(path: Path, text: TextFormat, columns: list[str]) -> Raw:
                 strings_can_be_null=False,
             ),
         )
-    except (pa.ArrowException, UnicodeError, LookupError) as error:
+    except (pa.ArrowException, UnicodeError, LookupError, OSError) as error:
         raise_ragged(records_of(path, text), path, len(names), text)
         raise DataError(f"cannot be read ({error})", where=str(path)) from None
 

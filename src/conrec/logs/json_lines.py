@@ -13,6 +13,7 @@ import pyarrow.json as pajson
 
 from conrec.arrays import Array
 from conrec.errors import DataError
+from conrec.logs.streams import opened
 
 __all__ = ["json_columns", "read_json_lines"]
 
@@ -33,16 +34,27 @@ def json_columns(path: Path, wanted: Sequence[str] = ()) -> list[str]:
     return list(keys)
 
 
-def read_json_lines(path: Path, columns: Sequence[str]) -> tuple[pa.Table, Array]:
+def read_json_lines(path: Path, columns: Sequence[str], schema: pa.Schema | None = None) -> tuple[pa.Table, Array]:
     """The given keys of each object, null where an object lacks one; and the line of each row, int64 [rows].
 
-    Strings stay strings, those that look like dates too.
+    Strings stay strings, those that look like dates too. Where ``schema`` gives the types of the columns and the lines
+    fit it, nothing else is read.
 
     Raises:
         DataError: a line is not a JSON object.
     """
-    with path.open("rb") as handle:
+    with opened(path) as handle:
         lines = np.asarray([number for number, line in enumerate(handle, start=1) if line.strip()], dtype=np.int64)
+    try:
+        if schema is not None:
+            only = pajson.ParseOptions(
+                newlines_in_values=False, explicit_schema=schema, unexpected_field_behavior="ignore"
+            )
+            table = pajson.read_json(path, parse_options=only)
+            if table.num_rows == len(lines):
+                return table.select(list(columns)), lines
+    except (pa.ArrowException, KeyError, OSError):
+        pass
     try:
         table = pajson.read_json(path, parse_options=pajson.ParseOptions(newlines_in_values=False))
         dates = {one.name: text for one in table.schema if (text := _without_dates(one.type)) != one.type}
@@ -55,7 +67,7 @@ def read_json_lines(path: Path, columns: Sequence[str]) -> tuple[pa.Table, Array
             )
         if table.num_rows == len(lines):
             return pa.table({name: table[name] for name in columns}), lines
-    except (pa.ArrowException, KeyError):
+    except (pa.ArrowException, KeyError, OSError):
         pass
     rows = [row for _, row in _objects(path)]
     return pa.table({name: _column([row.get(name) for row in rows]) for name in columns}), lines
@@ -70,7 +82,7 @@ def _without_dates(kind: pa.DataType) -> pa.DataType:
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, object) of each line that is not blank."""
-    with path.open("rb") as handle:
+    with opened(path) as handle:
         for number, line in enumerate(handle, start=1):
             if not line.strip():
                 continue

@@ -7,11 +7,13 @@ that begins with a quote ends with one, right before the separator or the end of
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from conrec.errors import DataError
+from conrec.logs.streams import opened
 
 __all__ = ["TextFormat", "check_line_breaks", "header_of", "lines_of", "raise_ragged", "records_of"]
 
@@ -45,8 +47,8 @@ def lines_of(path: Path, text: TextFormat) -> Iterator[str]:
     """
     encoding = "utf-8-sig" if text.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else text.encoding
     try:
-        with path.open(encoding=encoding, newline="\n") as handle:
-            yield from handle
+        with opened(path) as handle, io.TextIOWrapper(handle, encoding=encoding, newline="\n") as lines:
+            yield from lines
     except LookupError:
         raise DataError(f"there is no encoding {text.encoding!r}", where="data.encoding") from None
     except UnicodeDecodeError as error:
@@ -59,7 +61,7 @@ def lines_of(path: Path, text: TextFormat) -> Iterator[str]:
 
 def _undecodable(path: Path, encoding: str) -> int:
     """The first line whose bytes are not text in ``encoding``."""
-    with path.open("rb") as handle:
+    with opened(path) as handle:
         for number, line in enumerate(handle, start=1):
             try:
                 line.decode(encoding)
@@ -159,7 +161,7 @@ def check_line_breaks(path: Path, text: TextFormat, width: int) -> None:
 
 def _holds_quotes(path: Path) -> bool:
     """Whether there is any double quote in a file."""
-    with path.open("rb") as handle:
+    with opened(path) as handle:
         while block := handle.read(1 << 20):
             if b'"' in block:
                 return True

@@ -60,7 +60,7 @@ def read_histories(
     if events is None:
         return Histories(Log.from_tables(old, items))
     own = SOURCES[config.source].rule if config.source in SOURCES else None
-    ruled = own is not None and event_columns(events, config).rating is not None
+    ruled = own is not None and own.negative_at_most is not None and event_columns(events, config).rating is not None
     if own is not None:
         config = config.model_copy(update={"feedback": rule_or(config, own)})
     new, counts = read_events(events, config, items)

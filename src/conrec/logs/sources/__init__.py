@@ -6,22 +6,51 @@ from pathlib import Path
 
 from conrec.config import DataConfig
 from conrec.errors import ConfigError, did_you_mean
-from conrec.logs.sources import ml100k, movietweetings, table
-from conrec.logs.sources.base import Description, Loaded, Source
+from conrec.logs.sources import (
+    amazon,
+    boardgames,
+    kuairand,
+    mind,
+    ml100k,
+    movielens,
+    movietweetings,
+    steam,
+    table,
+    yambda,
+)
+from conrec.logs.sources.base import Description, Loaded, Source, hash_files
+from conrec.logs.sources.sampling import sample_users
 
-__all__ = ["SOURCES", "Description", "Loaded", "Source", "describe", "fetch", "load", "source_files"]
+__all__ = ["SOURCES", "Description", "Loaded", "Source", "describe", "fetch", "hash_files", "load", "source_files"]
 
-SOURCES = {one.description.name: one for one in (ml100k.SOURCE, movietweetings.SOURCE, table.SOURCE)}
+SOURCES = {
+    one.description.name: one
+    for one in (
+        ml100k.SOURCE,
+        *movielens.SOURCES,
+        movietweetings.SOURCE,
+        boardgames.BOARD_GAMES,
+        boardgames.CIAO,
+        kuairand.SOURCE,
+        yambda.SOURCE,
+        amazon.SOURCE,
+        steam.SOURCE,
+        mind.SOURCE,
+        table.SOURCE,
+    )
+}
 
 
 def load(config: DataConfig) -> Loaded:
-    """Read and clean the log that the configuration names, fetching it first where that is needed.
+    """Read and clean the log that the configuration names, fetching it first where that is needed, and draw the sample
+    of users where one is asked for.
 
     Raises:
         ConfigError: there is no such source, or its settings do not fit.
         DataError: its files cannot be fetched or used.
     """
-    return _source(config.source).load(config)
+    loaded = _source(config.source).load(config)
+    return loaded if config.sample_users is None else sample_users(loaded, config.sample_users, config.sample_seed)
 
 
 def fetch(name: str, config: DataConfig) -> Path:
@@ -34,10 +63,16 @@ def fetch(name: str, config: DataConfig) -> Path:
         ConfigError: there is no such source, or it has nothing to fetch.
         DataError: no origin could be reached.
     """
-    getter = _source(name).fetch
-    if getter is None:
+    source = _source(name)
+    if source.fetch is None and name == "table":
         raise ConfigError(f"the source {name!r} is your own data, there is nothing to fetch", where="data.source")
-    return getter(config)
+    if source.fetch is None:
+        raise ConfigError(
+            f"the source {name!r} has no address that its files could be fetched from",
+            where=f"data.folder{'' if config.folder is None else f' = {config.folder}'}",
+            expected=f"a folder with its files, from {source.description.origin}",
+        )
+    return source.fetch(config)
 
 
 def source_files(config: DataConfig) -> list[Path]:

@@ -12,14 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from conrec.artefacts import hash_file
 from conrec.config import DataConfig, EventColumns, FeedbackRule, ItemColumns
 from conrec.errors import DataError
 from conrec.logs.catalogue import clean_items
 from conrec.logs.counts import Counts
 from conrec.logs.fetch import cache_folder, fetch_first, from_wheel, from_zip
 from conrec.logs.files import Raw, TextFormat, read_raw
-from conrec.logs.sources.base import Description, Loaded, Source, files_there, find_files, rule_or
+from conrec.logs.sources.base import Description, Loaded, Source, files_there, find_files, hash_files, rule_or
 from conrec.logs.validation import clean_events
 
 __all__ = ["GENRES", "SOURCE", "fetch", "files", "load"]
@@ -86,7 +85,7 @@ def load(config: DataConfig) -> Loaded:
     items, item_counts = clean_items(raw_items, ItemColumns(category="category"), config)
     rule = config.model_copy(update={"feedback": rule_or(config, RULE), "timestamp_unit": "s"})
     events, event_counts = clean_events(raw_events, EventColumns(rating="rating"), rule, items)
-    hashes = {path.name: hash_file(path) for path in found}
+    hashes = hash_files(found)
     return Loaded(NAME, events, items, Counts(event_counts, item_counts), hashes)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conrec.artefacts import hash_file
 from conrec.config import DataConfig, EventColumns, FeedbackRule, ItemColumns
 from conrec.errors import DataError
 from conrec.logs.catalogue import clean_items
 from conrec.logs.counts import Counts
 from conrec.logs.fetch import cache_folder, fetch_first, from_url
 from conrec.logs.files import TextFormat, read_raw
-from conrec.logs.sources.base import Description, Loaded, Source, files_there, find_files, rule_or
+from conrec.logs.sources.base import Description, Loaded, Source, files_there, find_files, hash_files, rule_or
 from conrec.logs.validation import clean_events
 
 __all__ = ["SOURCE", "fetch", "files", "load"]
@@ -61,7 +60,7 @@ def load(config: DataConfig) -> Loaded:
     )
     items, item_counts = clean_items(raw_items, ItemColumns(category="category"), own)
     events, event_counts = clean_events(raw_events, EventColumns(rating="rating"), own, items)
-    hashes = {path.name: hash_file(path) for path in found}
+    hashes = hash_files(found)
     return Loaded(NAME, events, items, Counts(event_counts, item_counts), hashes)
 
 

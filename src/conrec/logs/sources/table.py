@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from conrec.artefacts import hash_file
 from conrec.config import DataConfig, EventColumns, ItemColumns
 from conrec.errors import ConfigError
 from conrec.logs.catalogue import clean_items
 from conrec.logs.counts import Counts, FileCounts
 from conrec.logs.files import TextFormat, column_names, read_raw
-from conrec.logs.sources.base import Description, Loaded, Source
+from conrec.logs.sources.base import Description, Loaded, Source, hash_files
 from conrec.logs.validation import clean_events, feedback_column, feedback_names
 
 __all__ = ["SOURCE", "event_columns", "files", "load", "own_item_columns", "read_events", "read_item_file"]
@@ -30,7 +29,7 @@ def load(config: DataConfig) -> Loaded:
     items_path = _path(config.items, "data.items")
     items, item_counts = read_item_file(items_path, config)
     events, event_counts = read_events(events_path, config, items)
-    hashes = {path.name: hash_file(path) for path in (events_path, items_path)}
+    hashes = hash_files((events_path, items_path))
     return Loaded("table", events, items, Counts(event_counts, item_counts), hashes)
 
 
