@@ -68,7 +68,7 @@ class DataConfig(Settings):
     """Where the log comes from."""
 
     source: str = "ml-100k"
-    """`ml-100k`, `movietweetings` or `table`; `conrec data list` shows them."""
+    """Name of a source: `ml-100k`, `board-games`, `kuairand`, `table`, …; `conrec data list` shows them all."""
     folder: Path | None = None
     """Folder with the source's own files, where they are already on this machine."""
     events: Path | None = None
@@ -99,6 +99,11 @@ class DataConfig(Settings):
     event" or, where their feedback differs, as "contradicting event"; or keep all."""
     max_refused: float = Field(default=0.5, ge=0, le=1)
     """Share of a file's rows that may be refused before it is an error."""
+    sample_users: Positive | None = None
+    """Keep this many users, drawn by `sample_seed`, with all their events, and the items that these touched;
+    None: everybody."""
+    sample_seed: int = 0
+    """Seed of that draw. A user's lot depends on the seed and his ID alone, so a larger sample holds the smaller one."""
     cache: Path | None = None
     """Folder for fetched files; None: $CONREC_CACHE, else ~/.cache/conrec."""
 
