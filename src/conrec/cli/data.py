@@ -55,3 +55,28 @@ def data_check(
         found = check_files(files, config.data, config.protocol)
     for line in found.lines():
         say(line)
+
+
+@data_app.command("simulate")
+def data_simulate(
+    out_folder: Annotated[Path, typer.Argument(help="Folder for the log and its truth.", metavar="OUT")],
+    users: Annotated[int | None, typer.Option(help="Users of the platform.")] = None,
+    items: Annotated[int | None, typer.Option(help="Items of its catalogue.")] = None,
+    events: Annotated[int | None, typer.Option(help="Exposures, each with its reaction.")] = None,
+    days: Annotated[int | None, typer.Option(help="Days of the log.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; the same one gives the same log.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Positives for each negative.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other key, for instance --set suppression=0.", metavar="KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Make up a platform: a log with the true negative interests of its users beside it."""
+    from conrec.logs.simulation import simulate, simulation_config  # noqa: PLC0415
+
+    named = {"users": users, "items": items, "events": events, "days": days, "seed": seed}
+    given = {**named, "positives_per_negative": ratio}
+    values = {key: value for key, value in given.items() if value is not None}
+    for line in simulate(simulation_config({**parse_overrides(overrides), **values}), out_folder).lines():
+        say(line)
+    say(f"written: {out_folder}; read it with `conrec data check {out_folder / 'config.toml'}`")
