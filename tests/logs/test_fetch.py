@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
 import threading
 import time
 import zipfile
@@ -14,9 +16,20 @@ from typing import Any
 
 import pytest
 
-from conrec.artefacts import hash_file
+from conrec.artefacts import hash_file, read_json
 from conrec.errors import DataError
-from conrec.logs.fetch import Origin, cache_folder, download, fetch_first, fetch_wheel, from_url, from_wheel, from_zip
+from conrec.logs import fetch as module
+from conrec.logs.fetch import (
+    Origin,
+    cache_folder,
+    download,
+    fetch_first,
+    fetch_wheel,
+    from_tar,
+    from_url,
+    from_wheel,
+    from_zip,
+)
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -141,3 +154,70 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert cache_folder(None) == tmp_path / "c"
     monkeypatch.delenv("CONREC_CACHE")
     assert cache_folder(None) == Path.home() / ".cache" / "conrec"
+
+
+def tarred(path: Path) -> None:
+    """A packed tar with a file, a link, a folder and a member that would climb out of its folder."""
+    with tarfile.open(path, "w:gz") as out:
+        for name, content in (("inner/a.csv", b"x,y\n1,2\n"), ("../../climbed", b"no")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+        link = tarfile.TarInfo("inner/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        out.addfile(link)
+        folder = tarfile.TarInfo("inner/folder")
+        folder.type = tarfile.DIRTYPE
+        out.addfile(folder)
+
+
+def test_of_a_tar_only_files_that_are_asked_for_come_out(site: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = site
+    tarred(folder / "a.tar.gz")
+    checksum = f"md5:{hashlib.md5((folder / 'a.tar.gz').read_bytes()).hexdigest()}"
+    cache = tmp_path / "deep" / "er" / "cache"
+    fetch_first("x", cache, [from_tar(f"{address}/a.tar.gz", {"inner/a.csv": "a.csv"}, checksum)], "")
+    assert sorted(one.name for one in cache.iterdir()) == ["a.csv", "fetched.json"]
+    assert (cache / "a.csv").read_text() == "x,y\n1,2\n"
+    assert not list(tmp_path.rglob("climbed"))
+    for member, message in (
+        ("inner/link", "as a link or a folder"),
+        ("inner/folder", "as a link or a folder"),
+        ("none", "not found"),
+    ):
+        with pytest.raises(DataError, match=message):
+            fetch_first("x", tmp_path / "other", [from_tar(f"{address}/a.tar.gz", {member: "a"}, checksum)], "")
+    (folder / "b.tar.gz").write_bytes((folder / "a.tar.gz").read_bytes()[:-30])
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        fetch_first("x", tmp_path / "other", [from_tar(f"{address}/b.tar.gz", {"none": "a"}, "")], "")
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_an_archive_that_swells_is_stopped(
+    site: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = site
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("zeros", b"\0" * (3 << 20))
+    monkeypatch.setattr(module, "LARGEST", 2 << 20)
+    with pytest.raises(DataError, match="unpacks to more than 2,097,152 bytes"):
+        fetch_first("x", tmp_path / "cache", [from_zip(f"{address}/a.zip", {"zeros": "z"}, "")], "")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_what_nobody_publishes_a_checksum_of_is_said(
+    site: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address, folder = site
+    for name in ("a", "b"):
+        (folder / name).write_text(name)
+    urls = {name: f"{address}/{name}" for name in ("a", "b")}
+    sums = {name: "sha256:" + hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b")}
+    fetch_first("x", tmp_path / "loose", [from_url(urls, checksums={"a": sums["a"]})], "")
+    assert "no checksum is published" in capsys.readouterr().err
+    assert read_json(tmp_path / "loose" / "fetched.json")["checked"] is False
+    fetch_first("x", tmp_path / "strict", [from_url(urls, checksums=sums)], "")
+    assert "no checksum" not in capsys.readouterr().err
+    assert read_json(tmp_path / "strict" / "fetched.json")["checked"] is True
+    with pytest.raises(DataError, match="has the sha256 checksum"):
+        fetch_first("x", tmp_path / "wrong", [from_url(urls, checksums={"a": sums["b"]})], "")
