@@ -18,6 +18,7 @@ from conrec.errors import ConfigError, did_you_mean
 from conrec.settings.base import Settings
 from conrec.settings.data import (
     CandidatesConfig,
+    CleaningConfig,
     DataConfig,
     EventColumns,
     FeedbackRule,
@@ -47,6 +48,7 @@ __all__ = [
     "AlignmentConfig",
     "BackboneConfig",
     "CandidatesConfig",
+    "CleaningConfig",
     "CollaborativeConfig",
     "Config",
     "Context",

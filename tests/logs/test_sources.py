@@ -87,7 +87,7 @@ def test_thresholds_can_be_moved(tmp_path: Path) -> None:
 def test_one_threshold_alone_leaves_the_other_as_it_is(tmp_path: Path) -> None:
     grouplens(tmp_path)
     for rule, expected in (({"negative_at_most": 3}, [-1, -1, 1]), ({"positive_at_least": 3}, [1, -1, 1]),
-                           ({"left_out_reasons": ["x"]}, [0, -1, 1])):  # fmt: skip
+                           ({"reasons": {"x": "drop"}}, [0, -1, 1])):  # fmt: skip
         config = DataConfig(folder=tmp_path, feedback=FeedbackRule.model_validate(rule))
         assert load(config).events["feedback"].to_pylist() == expected
     with pytest.raises(ConfigError, match=r"positive_at_least 4.0 is not above negative_at_most 4.0"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conrec.config import DataConfig, EventColumns, FeedbackRule
@@ -219,13 +219,14 @@ def test_event_names() -> None:
 def test_negatives_for_some_reasons_are_left_out_and_counted() -> None:
     raw = raw_of({"user_id": ["u"] * 4, "item_id": ["i0", "i1", "i2", "i3"], "timestamp": [T] * 4,
                   "feedback": [-1, -1, -1, 1], "reason": ["bought", "bought", None, "bought"]})  # fmt: skip
-    rule = FeedbackRule(left_out_reasons=("bought",))
+    rule = FeedbackRule(reasons={"Bought": "drop"})
     columns = EventColumns(feedback="feedback", reason="reason")
     events, counts = clean_events(raw, columns, DataConfig(feedback=rule, max_refused=0.1), ITEMS, NOW)
     assert events["item_id"].to_pylist() == ["i2", "i3"]
     assert counts.refused == {"reason left out": 2}
-    events, _ = clean_events(raw, columns, DataConfig(), ITEMS, NOW)
-    assert events.num_rows == 4
+    events, counts = clean_events(raw, columns, DataConfig(), ITEMS, NOW)
+    assert (events.num_rows, counts.noted) == (4, {"reason not in the table": 2})
+    assert counts.examples["reason not in the table"] == "line 2: reason = 'bought'"
 
 
 @pytest.mark.parametrize("values", [["-1", "0", "1", "2"], [-1, 0, 1, 3], [-1.0, 0.0, 1.0, 0.5]])
@@ -265,6 +266,7 @@ times = st.sampled_from([str(T), str(T + 1), "x", "", "5"])
 stars = st.sampled_from(["1", "3", "5", "nan", "", "bad"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(texts, texts, times, stars), max_size=12))
 def test_counts_add_up_and_kept_rows_are_those_that_are_right(rows: list[tuple[str, str, str, str]]) -> None:
     rows = [("u", "i0", str(T + 7), "1"), *rows]  # one good row, so that no column is wholly unreadable

@@ -17,8 +17,8 @@ from conrec.errors import DataError
 from conrec.logs.columns import ids_of, strings_of
 from conrec.logs.counts import FileCounts
 from conrec.logs.files import Raw
+from conrec.logs.refusals import Refusals
 from conrec.logs.schema import ITEMS
-from conrec.logs.validation import Refusals
 
 __all__ = ["clean_items", "has_letters", "item_text"]
 

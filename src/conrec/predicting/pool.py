@@ -11,7 +11,7 @@ import numpy as np
 from conrec.arrays import Array
 from conrec.logs.columns import ids_of, numbers_of
 from conrec.logs.counts import FileCounts
-from conrec.logs.validation import Refusals
+from conrec.logs.refusals import Refusals
 from conrec.predicting.files import read_columns
 
 __all__ = ["Pool", "read_pool"]

@@ -14,7 +14,7 @@ from conrec.errors import DataError
 from conrec.logs.columns import ids_of
 from conrec.logs.counts import FileCounts
 from conrec.logs.log import Log
-from conrec.logs.validation import Refusals
+from conrec.logs.refusals import Refusals
 from conrec.predicting.files import read_columns
 from conrec.predicting.times import far_ahead, latest, times_of
 

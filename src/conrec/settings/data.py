@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +11,16 @@ from pydantic import Field, model_validator
 from conrec.settings.base import Positive, Settings, Share
 
 __all__ = [
+    "PAPER_REASONS",
     "CandidatesConfig",
+    "CleaningConfig",
     "DataConfig",
     "EventColumns",
     "FeedbackRule",
     "ItemColumns",
     "ProtocolConfig",
     "SwingConfig",
+    "reason_key",
 ]
 
 
@@ -34,7 +38,7 @@ class EventColumns(Settings):
     """Column that already holds -1, 0 or 1. Exactly one of rating, event and feedback is given;
     where none is, the file's own column of one of these names is taken."""
     reason: str | None = None
-    """Column of the reason that a user gave; see `FeedbackRule.left_out_reasons`."""
+    """Column of the reason that a user gave; see `FeedbackRule.reasons`."""
 
 
 class ItemColumns(Settings):
@@ -49,8 +53,32 @@ class ItemColumns(Settings):
     image: str | None = None
 
 
+PAPER_REASONS: Mapping[str, Literal["keep", "drop"]] = {
+    "don't want this item": "keep",
+    "don't want this category": "keep",
+    "don't want this shop": "keep",
+    "image is unpleasant": "keep",
+    "already bought": "drop",
+    "clickbait": "drop",
+    "clickbait price": "drop",
+    "counterfeit": "drop",
+    "fake": "drop",
+    "AI image": "drop",
+}
+"""What the paper does by reason: interest reasons stay, complaints about the offer go."""
+
+
+def reason_key(reason: str) -> str:
+    """The form in which reasons are compared: without case, with single spaces in the place of ``_`` and ``-``.
+
+    >>> reason_key(" Already_Bought"), reason_key("AI-image"), reason_key("don’t  want")
+    ('already bought', 'ai image', "don't want")
+    """
+    return " ".join(reason.casefold().replace("_", " ").replace("-", " ").replace("\u2019", "'").split())
+
+
 class FeedbackRule(Settings):
-    """From a rating or an event name to feedback -1, 0 or +1."""
+    """From a rating, an event name or a reason to feedback -1, 0 or +1."""
 
     negative_at_most: float | None = None
     """Ratings up to this one are negative."""
@@ -59,9 +87,33 @@ class FeedbackRule(Settings):
     events: dict[str, Literal[-1, 0, 1, "undo dislike", "undo like"]] = Field(default_factory=dict)
     """Feedback of each event name, or which earlier feedback it takes back; a name that is not listed is refused and
     counted."""
-    left_out_reasons: tuple[str, ...] = ()
-    """Negatives given for one of these reasons say nothing about taste; they are left out and counted
-    (paper: already bought, clickbait price, fake, AI image)."""
+    reasons: dict[str, Literal["keep", "drop"]] = Field(default_factory=lambda: dict(PAPER_REASONS))
+    """What becomes of a negative that was given for a reason (default: the paper's table). A reason is matched without
+    case, and `_` and `-` are spaces. Dropped ones are counted; a reason that is not in the table keeps its negative and
+    is noted with a count. What is written here takes the place of the whole default."""
+
+    @model_validator(mode="after")
+    def _one_action_a_reason(self) -> FeedbackRule:
+        found: dict[str, str] = {}
+        for reason, action in self.reasons.items():
+            if found.setdefault(reason_key(reason), action) != action:
+                raise ValueError(f"the reason {reason!r} stands in data.feedback.reasons twice, to keep and to drop")
+        return self
+
+
+class CleaningConfig(Settings):
+    """Rules that look at several events of a user, in their order; what they refuse is counted."""
+
+    undo_within_hours: float | None = Field(default=None, gt=0)
+    """How old an event may be for an undo to take it back, in hours; None: any age."""
+    repeat_seconds: int = Field(default=0, ge=0)
+    """An event at most this many seconds after one of the same user, item and feedback is a repeated press and counts
+    once with it; 0 turns the rule off."""
+    bot_events_per_minute: Positive | None = None
+    """All events of a user who has more than this many in one minute of the clock (UTC) are refused; None: the rule is
+    off."""
+    bot_events_per_day: Positive | None = None
+    """The same for one day (UTC)."""
 
 
 class DataConfig(Settings):
@@ -87,13 +139,20 @@ class DataConfig(Settings):
     """Encoding of text files."""
     quoting: bool = True
     """Whether fields of text files may stand in double quotes; never where the separator is longer than one."""
-    timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
-    """Unit of a `table` source's timestamps since 1970 UTC, or `iso` for ISO 8601 text; typed columns need none."""
+    timestamp_unit: Literal["s", "ms", "us", "ns", "iso", "auto"] = "s"
+    """Unit of a `table` source's timestamps since 1970 UTC, or `iso` for ISO 8601 text; typed columns need none.
+    `auto` reads each value in the only unit in which it lies in the years of a log, and text that is no number as
+    ISO 8601."""
+    timezone: str = "UTC"
+    """IANA name of the zone, such as `Europe/Berlin`, of ISO 8601 text without an offset and of typed timestamps
+    without a zone. A local time that a clock change shows twice is read as the first, one that it skips with the offset
+    before the change; both are noted."""
     category_separator: str = "|"
     """Splits the category column into several categories, where it is a string."""
     columns: EventColumns = EventColumns()
     item_columns: ItemColumns = ItemColumns()
     feedback: FeedbackRule = FeedbackRule()
+    cleaning: CleaningConfig = CleaningConfig()
     duplicates: Literal["last", "all"] = "last"
     """Events of the same user, item and timestamp: keep the last in the file and count the others, as "duplicate
     event" or, where their feedback differs, as "contradicting event"; or keep all."""
