@@ -127,14 +127,13 @@ def clean(engine: Engine, config: DataConfig, source: Places, known_item: str) -
     tally = Tally(source, engine.number("SELECT count(*) AS n FROM converted"))
     for row in sorted(engine.read(_CONVERSION).to_pylist(), key=lambda row: in_order(row["word"])):
         tally.add_refused(row["word"], row["n"], row["first"], row["shown"], asked=row["word"] in ASKED)
-    unknown = engine.read(_UNKNOWN).to_pylist()[0]
-    if unknown["n"]:
+    undos = engine.number(f"SELECT count(*) AS n {_KNOWN} AND undoes <> 0")
+    engine.step("clean_events", f"SELECT {_COLUMNS}{', undoes' if undos else ''} {_KNOWN}")
+    if engine.number("SELECT count(*) AS n FROM clean_events") < tally.rows - sum(tally.refused.values()):
+        unknown = engine.read(_UNKNOWN).to_pylist()[0]
         says = f"item {shown(unknown['item_id'])} is not in the items file (which begins with {shown(known_item)})"
         tally.add_refused("unknown item", unknown["n"], unknown["first"], says)
-    if not engine.number(f"SELECT count(*) AS n {_KNOWN} AND undoes <> 0"):
-        engine.step("clean_events", f"SELECT {_COLUMNS} {_KNOWN}")
-    else:
-        engine.step("clean_events", f"SELECT {_COLUMNS}, undoes {_KNOWN}")
+    if undos:
         hours = cleaning.undo_within_hours
         _remove(engine, tally, _UNDONE, _undo_shown, within=_ALWAYS if hours is None else int(hours * 3600))
     if config.duplicates == "last":

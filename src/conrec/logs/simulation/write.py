@@ -265,12 +265,13 @@ def _lists(ranked: Array, aversion: Array, names: pa.Array) -> list[pa.Array]:
 def _configuration(config: SimulationConfig) -> str:
     """TOML that reads the log, beside its files, and leaves out what says nothing about taste."""
     column = "event" if config.undone else "feedback"
+    reasons = {reason: "drop" if reason in OFF_TOPIC else "keep" for reason in REASONS}
     data: dict[str, object] = {
         "source": "table",
         "events": "events.parquet",
         "items": "items.parquet",
         "columns": {column: column, "reason": "reason"},
         "item_columns": {"category": "category", "text": "text"},
-        "feedback": {"left_out_reasons": list(OFF_TOPIC), **({"events": EVENT_NAMES} if config.undone else {})},
+        "feedback": {"reasons": reasons, **({"events": EVENT_NAMES} if config.undone else {})},
     }
     return tomli_w.dumps({"data": data})
