@@ -75,7 +75,11 @@ def test_a_sample_is_a_setting_of_every_source(tmp_path: Path) -> None:
     ratings = whole.events.drop_columns(["feedback"]).append_column("rating", pa.array([5] * whole.events.num_rows))
     pq.write_table(ratings.append_column("category_id", ratings["rating"]), tmp_path / "ratings.parquet")
     config = DataConfig(source="ciao", folder=tmp_path, sample_users=10, sample_seed=1)
-    assert load(config).events["user_id"].to_pylist() == sample_users(whole, 10, 1).events["user_id"].to_pylist()
+    loaded = load(config)
+    assert loaded.events["user_id"].to_pylist() == sample_users(whole, 10, 1).events["user_id"].to_pylist()
+    last = loaded.counts.events.rules[-1]
+    assert (last.rule, last.kept) == ("sample of users", loaded.events.num_rows)
+    assert loaded.counts.events.rows == last.kept + sum(one.refused for one in loaded.counts.events.rules)
 
 
 def test_rows_of_several_files_know_their_place(tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ def _texts(values: list[str | None] | None) -> list[str]:
 SOURCE = Source(
     Description(
         NAME,
-        "product reviews on Amazon, 1996 to September 2023, one of 34 categories, with titles, descriptions and images",
-        "All_Beauty: 701,528 reviews, 631,986 users, 112,565 products; all: 571 million reviews",
+        "product reviews on Amazon, 1996 to September 2023, one of 33 categories, with titles, descriptions and images",
+        "All_Beauty: 701,500 reviews, 632,000 users, 112,600 products; all: 571 million reviews",
         "negative: 1 or 2 stars; positive: 4 or 5; neutral: 3",
         "none stated; for research (McAuley Lab)",
         "amazon-reviews-2023.github.io, into a folder of yours (data.folder), one category each",

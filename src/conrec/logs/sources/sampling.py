@@ -7,7 +7,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from conrec.logs.counts import Counts, FileCounts
+from conrec.logs.counts import Counts, FileCounts, RuleCounts
 from conrec.logs.sources.base import Loaded
 from conrec.seeds import derive
 
@@ -27,7 +27,8 @@ def sample_users(loaded: Loaded, users: int, seed: int) -> Loaded:
 
     Returns:
         The smaller log. What is left out is counted among the refused rows of either file, as "user not in the sample"
-        and "item of no user in the sample".
+        and "item of no user in the sample"; where the file was cleaned by rules, the sample is the last of them. Notes,
+        and what earlier rules changed, are counts of the whole file.
     """
     ids = loaded.events["user_id"].unique().to_pylist()
     if len(ids) <= users:
@@ -51,9 +52,11 @@ def _less(counts: FileCounts, kept: int, reason: str, example: str) -> FileCount
     """The counts of a file of which fewer rows are kept for one reason more."""
     if kept == counts.kept:
         return counts
+    rule = RuleCounts("sample of users", kept, 0, counts.kept - kept)
     return replace(
         counts,
         kept=kept,
+        rules=(*counts.rules, rule) if counts.rules else (),
         refused={**counts.refused, reason: counts.kept - kept},
         examples={**counts.examples, reason: example},
     )
