@@ -1,0 +1,286 @@
+"""The tables and plots of the study of motivation (`benchmarks.studies.motivation`), from its results.
+
+    python -m benchmarks.studies.motivation_plots benchmarks/results/motivation-*.json [--images docs/images]
+
+Prints the tables in Markdown. Each plot is written twice, for light and for dark pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies.motivation import PAPER, SETS, TARGETS, TOP, VARIANTS
+
+from conrec.artefacts import read_json
+from conrec.report.canvas import Figure, Palette, draw
+
+KIND = dict.fromkeys(VARIANTS, "truth")
+"""Which interests a log's main figures are about; those of real logs are `PROXY`."""
+PROXY = "excess"
+TITLES = {
+    "simulator": "simulator (truth known)",
+    "simulator-unsuppressed": "simulator, no suppression",
+    "simulator-dense": "simulator, small catalogue",
+    "movietweetings": "MovieTweetings (proxy)",
+    "board-games": "board games (proxy)",
+}
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def read(files: Sequence[Path]) -> Results:
+    """The results by the name of the log, in the order of `SETS`."""
+    found = {one["study"].partition("/")[2]: one for one in map(read_json, files)}
+    return {name: found[name] for name in SETS if name in found}
+
+
+def main_figures(name: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Coverage of the interests that a log's main figures are about."""
+    found: Mapping[str, Any] = result["coverage"][KIND.get(name, PROXY)]
+    return found
+
+
+def paint_coverage(results: Results) -> Callable[[Figure, Palette], None]:
+    """One column a log, one line of panels a measure; targets from top to bottom, other sets of their size beside."""
+    measures = {"top 1": "covers the top-1 interest", "top 4": "covers one of the top 4"}
+    shown = {name: one for name, one in results.items() if name != "simulator-unsuppressed"}
+
+    def paint(figure: Figure, palette: Palette) -> None:
+        grid: Any = figure.subplots(len(measures), len(shown), sharey=True, squeeze=False)
+        for column, (name, result) in enumerate(shown.items()):
+            covered = main_figures(name, result)
+            for line, (measure, title) in enumerate(measures.items()):
+                axes = grid[line][column]
+                for place, target in enumerate(TARGETS):
+                    points = (
+                        (target, palette.accent, "o", "the target", 0.0),
+                        (f"{target}, random", palette.quiet, "s", "random items, as many", 0.2),
+                        (f"{target}, most disliked", palette.series[0], "^", "most disliked items, as many", 0.4),
+                    )
+                    for key, colour, marker, label, below in points:
+                        _point(axes, covered[key][measure], place + below, colour, marker, label)
+                    if name == "simulator":
+                        value, label = PAPER[target][measure == "top 4"], "the paper's, on Taobao"
+                        axes.plot(
+                            value,
+                            place - 0.2,
+                            "D",
+                            c=palette.ink,
+                            ms=4,
+                            fillstyle="none",
+                            label=None if place else label,
+                        )
+                _places(axes, TARGETS)
+                axes.set_xlim(0, 1)
+                axes.set_title(f"{TITLES[name]}\n{title}" if line == 0 else title)
+        _legend(figure, grid[0][0])
+
+    return paint
+
+
+def paint_added(results: Results) -> Callable[[Figure, Palette], None]:
+    """What the neighbours add to the future negatives: their own share of hits, and coverage beyond the larger size."""
+    names = list(results)
+    shares = (("neighbours", "o"), ("random", "s"), ("most disliked", "^"))
+    gains = (
+        ("future", "D", "than the future negatives"),
+        ("future and random", "o", "than these and as many at random"),
+    )
+
+    def paint(figure: Figure, palette: Palette) -> None:
+        left, right = figure.subplots(1, 2, sharey=True)
+        for place, name in enumerate(names):
+            found = main_figures(name, results[name])
+            for shift, (kind, marker) in enumerate(shares):
+                colour = (palette.accent, palette.quiet, palette.series[0])[shift]
+                _point(
+                    left, found[f"added: {kind}"]["pure"], place + 0.2 * shift, colour, marker, "" if place else kind
+                )
+            for shift, (kind, marker, label) in enumerate(gains):
+                one = found["differences"][f"GTS less {kind}"]["top 1"]
+                colour = (palette.quiet, palette.accent)[shift]
+                _point(right, one, place + 0.2 * shift, colour, marker, label)
+        right.axvline(0, color=palette.quiet, lw=1.2, zorder=1)
+        for axes in (left, right):
+            _places(axes, [TITLES[name] for name in names])
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(loc="best", fontsize=8)
+        left.set_xlim(left=0)
+        left.set_title("items added to the future negatives:\nshare in one of the top 4")
+        right.set_title("GTS covers the top-1 interest more often …")
+
+    return paint
+
+
+def _point(axes: Any, figure: Mapping[str, float] | None, place: float, colour: str, marker: str, label: str) -> None:
+    """A value with its interval; nothing where there is none."""
+    if figure is None:
+        return
+    if label in axes.get_legend_handles_labels()[1]:
+        label = ""
+    axes.plot([figure["low"], figure["high"]], [place, place], color=colour, lw=1.6, solid_capstyle="round")
+    axes.plot(figure["value"], place, marker, color=colour, ms=4.5, label=label or None)
+
+
+def _places(axes: Any, labels: Sequence[str]) -> None:
+    """Rows from top to bottom."""
+    axes.set_yticks([place + 0.2 for place in range(len(labels))], labels=list(labels))
+    axes.set_ylim(len(labels) - 0.3, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
+def _legend(figure: Figure, axes: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+
+
+def paint_again(results: Results) -> Callable[[Figure, Palette], None]:
+    """How often a category is met before and after a dislike and a like."""
+
+    def paint(figure: Figure, palette: Palette) -> None:
+        grid: Any = figure.subplots(1, len(results), sharey=True, squeeze=False)
+        for axes, (name, result) in zip(grid[0], results.items(), strict=True):
+            for shift, (what, colour, marker) in enumerate(
+                (("dislike", palette.accent, "o"), ("like", palette.series[0], "^"))
+            ):
+                found = result["met_again"][what]
+                values = [found[when]["value"] for when in ("before", "after")]
+                places = [0 + 0.06 * shift, 1 + 0.06 * shift]
+                axes.plot(places, values, marker, ls="-", color=colour, label=f"around a {what}", ms=5)
+                for place, when in zip(places, ("before", "after"), strict=True):
+                    axes.plot([place, place], [found[when]["low"], found[when]["high"]], color=colour, lw=2)
+            days = result["horizon_days"]
+            axes.set_xticks((0, 1), labels=(f"{days} days\nbefore", f"{days} days\nafter"))
+            axes.set_xlim(-0.3, 1.35)
+            axes.set_ylim(bottom=0)
+            axes.set_title(TITLES[name].replace(" (", "\n(").replace(", ", "\n"))
+        grid[0][0].set_ylabel("share of what the user meets\nthat has the item's category")
+        _legend(figure, grid[0][0])
+
+    return paint
+
+
+PLOTS: Mapping[str, tuple[Callable[[Results], Callable[[Figure, Palette], None]], float]] = {
+    "coverage": (paint_coverage, 5.0),
+    "added": (paint_added, 3.4),
+    "again": (paint_again, 3.2),
+}
+"""Painter and height in inches."""
+
+
+def write_plots(results: Results, folder: Path) -> list[Path]:
+    """Two SVG files a plot, ``motivation-NAME-light.svg`` and ``-dark.svg``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, (painter, height) in PLOTS.items():
+        block = draw(painter(results), height, "", "")
+        for shade, address in (("light", block.light), ("dark", block.dark)):
+            path = folder / f"motivation-{name}-{shade}.svg"
+            svg = base64.b64decode(address.partition(",")[2]).decode()
+            # Hundredths of a point are enough, and a third of the file.
+            path.write_text(re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", svg), encoding="utf-8")
+            written.append(path)
+    return written
+
+
+SETS_SHOWN = (*TARGETS, "future and random", "future and most disliked")
+
+
+def tables(results: Results) -> str:
+    """Markdown: the logs, coverage under each kind of interest, what is met again, likes reversed."""
+    heads = "positives for each negative | users without a negative | with fewer than 3 | anchors (users) | categories"
+    parts = [
+        "**Logs**",
+        "",
+        f"| log | events | users | {heads}, of an item |",
+        "|---" * 8 + "|",
+    ]
+    for name, result in results.items():
+        log = result["log"]
+        parts.append(
+            f"| {TITLES[name]} | {log['events']:,} | {log['users']:,} | {log['positives_per_negative']:.1f} | "
+            f"{log['users_without_negatives']:.0%} | {log['users_with_fewer_than_3']:.0%} | "
+            f"{result['anchors']:,} ({result['anchors_of']:,}) | "
+            f"{result['categories']}, {result['categories_per_item']:.1f} |"
+        )
+    for kind in dict.fromkeys(kind for one in results.values() for kind in one["coverage"]):
+        parts += [
+            "",
+            f"**Coverage, interests: {kind}**",
+            "",
+            "| log | set | items | top 1 | top 4 | of the four | items in the top 4 |",
+            "|---" * 7 + "|",
+        ]
+        for name, result in results.items():
+            covered = result["coverage"].get(kind, {})
+            for one, found in covered.items():
+                if one == "differences" or found["top 1"] is None:
+                    continue
+                cells = (_cell(found[measure]) for measure in ("top 1", "top 4", "of the four", "pure"))
+                parts.append(f"| {TITLES[name]} | {one} | {found['mean_size']:.1f} | {' | '.join(cells)} |")
+    parts += [
+        "",
+        "**Differences, main interests**",
+        "",
+        "| log | | top 1 | top 4 | items in the top 4 |",
+        "|---" * 5 + "|",
+    ]
+    for name, result in results.items():
+        for one, found in main_figures(name, result)["differences"].items():
+            parts.append(
+                f"| {TITLES[name]} | {one} | "
+                + " | ".join(_cell(found[measure], signed=True) for measure in ("top 1", "top 4", "pure"))
+                + " |"
+            )
+    parts += ["", "**Met again**", "", "| log | around a | before | after | after less before |", "|---" * 5 + "|"]
+    for name, result in results.items():
+        for what, found in result["met_again"].items():
+            change = _cell(found["after less before"], signed=True)
+            parts.append(f"| {TITLES[name]} | {what} | {_cell(found['before'])} | {_cell(found['after'])} | {change} |")
+    columns = ("least liked", "own dislikes", "everybody's dislikes")
+    parts += ["", "**Likes reversed**", "", f"| log | anchors | {' | '.join(columns)} |", "|---" * 5 + "|"]
+    for name, result in results.items():
+        found = result["reverse_of_likes"]
+        cells = " | ".join(_cell(found[one]) for one in columns)
+        parts.append(f"| {TITLES[name]} | {found[columns[0]]['anchors']:,} | {cells} |")
+    parts += [
+        "",
+        "**Proxy and truth**",
+        "",
+        f"| log | proxy | anchors | the first is the true first | of the true {TOP} |",
+        "|---" * 5 + "|",
+    ]
+    for name, result in results.items():
+        for one, found in (result["proxy_is_truth"] or {}).items():
+            parts.append(
+                f"| {TITLES[name]} | {one} | {found['anchors']:,} | {found['first']:.2f} | {found['of_four']:.2f} |"
+            )
+    return "\n".join(parts)
+
+
+def _cell(figure: Mapping[str, float] | None, *, signed: bool = False) -> str:
+    if figure is None:
+        return "–"
+    sign = "+" if signed else ""
+    value, low, high = (f"{figure[key]:{sign}.3f}".replace("-", "−") for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--images", type=Path, help="folder for the plots; without it the tables alone")
+    given = parser.parse_args()
+    results = read(given.files)
+    print(tables(results))
+    if given.images is not None:
+        for path in write_plots(results, given.images):
+            print(f"{path}: {path.stat().st_size / 1024:.0f} KB")
+
+
+if __name__ == "__main__":
+    main()
