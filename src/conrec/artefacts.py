@@ -41,6 +41,7 @@ __all__ = [
     "write_text",
 ]
 
+_ROW_GROUP = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, no more in one file: to the user, all of them are a full disk."""
 _FULL_WORDS = tuple(word for code in FULL for word in (os.strerror(code).lower(), f"(os error {code})"))
@@ -128,11 +129,19 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def write_parquet_parts(path: Path, schema: pa.Schema, parts: Iterable[pa.Table | pa.RecordBatch]) -> None:
-    """Write one file from tables or batches of ``schema``, one after another, without holding all of them."""
+    """Write one file from tables or batches of ``schema``, one after another, without holding all of them.
+
+    The same rows give the same bytes, whatever parts they come in.
+    """
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        held = schema.empty_table()
         for part in parts:
-            if part.num_rows:
-                writer.write(part.cast(schema))
+            rows = pa.Table.from_batches([part]) if isinstance(part, pa.RecordBatch) else part
+            held = pa.concat_tables([held, rows.cast(schema)])
+            while held.num_rows >= _ROW_GROUP:
+                writer.write_table(held.slice(0, _ROW_GROUP).combine_chunks())
+                held = held.slice(_ROW_GROUP)
+        writer.write_table(held.combine_chunks())
 
 
 def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:

@@ -125,14 +125,14 @@ def test_others_are_drawn_by_the_number_of_that_days_events() -> None:
     rows += [(1 + n % 5, 2, 10 * DAY + n, 0) for n in range(400)] + [(1, 3 + n, 10 * DAY, 1) for n in range(59)]
     log = small(rows, 6, 100)
     periods = Periods(5 * DAY, 9 * DAY, 20 * DAY)
-    drawn = np.stack([build_anchors(log, periods, WEEK, seed).candidates[0] for seed in range(400)])
+    drawn = np.stack([build_anchors(log, periods, WEEK, seed).candidates[0] for seed in range(100)])
     shares = np.bincount(drawn.ravel(), minlength=100) / len(drawn)
     assert shares[1] == 1.0
     assert shares[2] > 0.99
-    assert shares[3:62] == pytest.approx(18 / 59, abs=0.12)
+    assert shares[3:62] == pytest.approx(18 / 59, abs=0.2)
     assert shares[[0, *range(62, 100)]].sum() == 0
     first = (drawn == 1).argmax(axis=1)  # the true item stands anywhere
-    assert np.bincount(first, minlength=20) == pytest.approx(20, abs=17)
+    assert np.bincount(first, minlength=20) == pytest.approx(5, abs=9)
 
 
 def test_a_small_catalogue_gives_fewer() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,8 +45,9 @@ class DuckDb(Engine):
         run("SET preserve_insertion_order = false")
         run("SET enable_progress_bar = false")
         run("SET memory_limit = $limit", {"limit": "50%" if memory_gb is None else f"{memory_gb:.3f}GB"})
-        if temporary is not None:
-            run("SET temp_directory = $folder", {"folder": str(temporary)})
+        # Made when something spills; DuckDB would take a folder below the current one.
+        self.spilled = (temporary or Path(tempfile.gettempdir())) / f"conrec-{uuid.uuid4().hex}"
+        run("SET temp_directory = $folder", {"folder": str(self.spilled)})
         for function in _FUNCTIONS:
             run(function)
 
@@ -89,6 +93,7 @@ class DuckDb(Engine):
 
     def close(self) -> None:
         self.connection.close()
+        shutil.rmtree(self.spilled, ignore_errors=True)
 
 
 def _bound(query: str, values: dict[str, Value]) -> tuple[str, dict[str, Value]]:

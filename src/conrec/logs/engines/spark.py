@@ -27,10 +27,14 @@ _FUNCTIONS = (
     " THEN concat(found, array(t)) ELSE found END)",
 )
 _BATCH = 262_144
+_CONSTRAINTS = "spark.sql.constraintPropagation.enabled"
 
 
 class Spark(Engine):
     """The active session, or a new one on ``master``; a session that was active before stays so after `close`.
+
+    Each step's rows stay on the executors; where the session has a checkpoint folder they are written there, and so
+    outlive an executor that is lost.
 
     Args:
         master: such as `local[2]` or `yarn`; None: what Spark's own configuration says, else `local[*]`.
@@ -51,8 +55,11 @@ class Spark(Engine):
 
         active = SparkSession.getActiveSession()
         self.own = active is None
-        self.session: SparkSession = active or _session(master)
-        self.frames: dict[str, DataFrame] = {}
+        self.session: SparkSession = active or local_session(master)
+        self.names: set[str] = set()
+        # Spark 4.3 cannot checkpoint a union of which it knows constraints ("key not found").
+        self.before = self.session.conf.get(_CONSTRAINTS)
+        self.session.conf.set(_CONSTRAINTS, "false")
         for function in _FUNCTIONS:
             self.session.sql(function)
 
@@ -73,35 +80,38 @@ class Spark(Engine):
     ) -> pa.Table:
         from pyspark.sql.pandas.types import from_arrow_schema  # noqa: PLC0415  (an extra)
 
+        def of_one(rows: pa.Table) -> pa.Table:  # Spark wants the types written out
+            return function(rows)
+
+        of_one.__annotations__ = {"rows": pa.Table, "return": pa.Table}
         grouped = self._frame(query, values).groupBy(key)
-        return grouped.applyInArrow(function, from_arrow_schema(schema)).toArrow().cast(schema)
+        return grouped.applyInArrow(of_one, from_arrow_schema(schema)).toArrow().cast(schema)
 
     def drop(self, *names: str) -> None:
         for name in names:
-            frame = self.frames.pop(name, None)
-            if frame is not None:
-                frame.unpersist()
-                self.session.catalog.dropTempView(name)
+            if name in self.names:
+                self.names.remove(name)
+                self.session.catalog.dropTempView(name)  # Spark frees the blocks when the frame is collected
 
     def close(self) -> None:
-        self.drop(*list(self.frames))
+        self.drop(*list(self.names))
         if self.own:
             self.session.stop()
+        else:
+            self.session.conf.set(_CONSTRAINTS, self.before)
 
     def _frame(self, query: str, values: dict[str, Value]) -> DataFrame:
         return self.session.sql(query, args=values or None)
 
     def _keep(self, name: str, frame: DataFrame) -> None:
-        kept = frame.persist()
-        before = self.frames.pop(name, None)
+        # Computed now and cut off from how it was: a plan that holds all the plans before it doubles with each step.
+        durable = self.session.sparkContext.getCheckpointDir() is not None
+        kept = frame.checkpoint() if durable else frame.localCheckpoint()
         kept.createOrReplaceTempView(name)
-        self.frames[name] = kept
-        if before is not None:
-            kept.count()  # computed while what it may read is still there
-            before.unpersist()
+        self.names.add(name)
 
 
-def _session(master: str | None) -> SparkSession:
+def local_session(master: str | None) -> SparkSession:
     from pyspark.sql import SparkSession  # noqa: PLC0415  (an extra)
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

@@ -29,8 +29,10 @@ _NEGATIVES = """
     FROM events WHERE feedback = -1"""
 
 _OPENINGS = """
-    SELECT user_code, split, window_starts(array_sort(array_agg(DISTINCT ts)), :horizon) AS opened
-    FROM negative_events WHERE split > 0 GROUP BY user_code, split"""
+    SELECT user_code, split, window_starts(times, :horizon) AS opened FROM (
+        SELECT user_code, split, array_sort(array_agg(DISTINCT ts)) AS times
+        FROM negative_events WHERE split > 0 GROUP BY user_code, split
+    ) AS listed"""
 
 # A history is there where the user has an event before t: then his first one is earlier.
 _STARTS = """

@@ -23,13 +23,16 @@ and the window at once.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from conrec.logs.engines.base import Engine
 from conrec.protocol import CANDIDATES, DAY
 
 __all__ = ["find_candidates"]
 
-_FIRST_STEPS = 64
+_STEPS_AT_ONCE = (64, 1024)
 """Of a walk through the anchor's day; few anchors need more."""
+_ROWS_AT_ONCE = 20_000_000
 _EARLIER_DAYS = 8
 """Days with events before the anchor's that are walked before all the others."""
 
@@ -70,9 +73,14 @@ _SHUFFLED = f"""
             hash60(concat_ws('|', :seed, 'day', u.user_id, i.item_id, e.ts)), e.position) - 1 AS slot
     FROM events e JOIN days d ON bucket(e.ts, {DAY}) = d.day
     JOIN users u ON e.user_code = u.user_code JOIN items i ON e.item_code = i.item_code
-    WHERE d.place IN (SELECT place FROM walks)"""
+    WHERE d.place IN (SELECT place FROM all_walks)"""
 
 # Which days each unfilled anchor walks, in which order (turn), and where it begins.
+_STEPS = "SELECT a.n * 32 + b.n AS step FROM {0} a CROSS JOIN {0} b".format(
+    f"(SELECT * FROM (VALUES {', '.join(f'({n})' for n in range(32))}) AS v(n))"
+)
+
+# The anchors that have fewer than 20 so far.
 _UNFILLED = f"""
     SELECT a.*, d.place, coalesce(c.n, 0) AS has FROM asked a JOIN days d ON a.day = d.day
     LEFT JOIN (SELECT start, count(*) AS n FROM chosen GROUP BY start) c ON a.start = c.start
@@ -82,17 +90,17 @@ _WALKS = """
         hash60(concat_ws('|', 'walk', u.name, d.day)) % d.n AS begin
     FROM unfilled u JOIN days d ON d.place <= u.place - :nearest AND d.place >= u.place - :farthest"""
 _SOME_STEPS = """
-    SELECT w.start, w.user_code, w.stop, w.has, w.turn, s.step, w.place, (w.begin + s.step) % w.n AS slot
-    FROM walks w JOIN steps s ON s.step < w.n"""
-_MET_BY_SOME = """
     SELECT w.start, w.user_code, w.stop, w.has, w.turn, w.step, e.user_code AS other, e.item_code
-    FROM some_steps w JOIN shuffled e ON w.place = e.place AND w.slot = e.slot"""
-_MET_BY_ALL = """
+    FROM (
+        SELECT w.start, w.user_code, w.stop, w.has, w.turn, s.step, w.place, (w.begin + s.step) % w.n AS slot
+        FROM walks w JOIN steps s ON s.step < w.n WHERE s.step >= :first AND s.step < :last
+    ) w JOIN shuffled e ON w.place = e.place AND w.slot = e.slot"""
+_ALL_STEPS = """
     SELECT w.start, w.user_code, w.stop, w.has, w.turn, (e.slot - w.begin + w.n) % w.n AS step,
         e.user_code AS other, e.item_code
     FROM walks w JOIN shuffled e ON w.place = e.place"""
-_WALKED = f"""
-    WITH free AS (
+_WALKED = """
+    WITH met AS ({met}), free AS (
         SELECT m.start, m.has, m.item_code, m.turn, m.step,
             row_number() OVER (PARTITION BY m.start, m.item_code ORDER BY m.turn, m.step) AS again
         FROM met m
@@ -103,7 +111,7 @@ _WALKED = f"""
         SELECT start, item_code, has, row_number() OVER (PARTITION BY start ORDER BY turn, step) AS nth
         FROM free WHERE again = 1
     )
-    SELECT start, item_code FROM ordered WHERE has + nth <= {CANDIDATES}"""
+    SELECT start, item_code FROM ordered WHERE has + nth <= :most"""
 
 _CATALOGUE = f"""
     WITH free AS (
@@ -133,24 +141,36 @@ def find_candidates(engine: Engine, seed: int) -> None:
     engine.step("chosen", _NEXT_ITEM)
     _choose(engine, _OWN)
     engine.step("days", _DAYS)
-    engine.step("steps", " UNION ALL ".join(f"SELECT {step} AS step" for step in range(_FIRST_STEPS)))
+    engine.step("steps", _STEPS)
     last = engine.number("SELECT coalesce(max(place), 0) FROM days")
-    # The anchor's day in a few steps, then the rest of it; the days before it, near ones first; the catalogue.
-    for nearest, farthest, whole in ((0, 0, False), (0, 0, True), (1, _EARLIER_DAYS, True), (1, last, True)):
-        if not _unfilled(engine):
-            break
-        engine.step("walks", _WALKS, nearest=nearest, farthest=farthest)
-        engine.step("shuffled", _SHUFFLED, seed=str(seed))
-        if whole:
-            engine.step("met", _MET_BY_ALL)
-        else:
-            engine.step("some_steps", _SOME_STEPS)
-            engine.step("met", _MET_BY_SOME)
-        _choose(engine, _WALKED)
+    # The anchor's day, a few steps first; the days before it, near ones first; the catalogue.
+    for steps in pairwise((0, *_STEPS_AT_ONCE)):
+        _walk(engine, seed, (0, 0), steps)
+    for days in ((0, 0), (1, _EARLIER_DAYS), (1, last)):
+        _walk(engine, seed, days, None)
     if _unfilled(engine):
         _choose(engine, _CATALOGUE)
     engine.step("candidates", _SHOWN)
-    engine.drop("met", "some_steps", "shuffled", "walks", "unfilled", "steps", "days", "chosen", "asked")
+    engine.drop("shuffled", "walks", "unfilled", "steps", "days", "chosen", "asked")
+
+
+def _walk(engine: Engine, seed: int, days: tuple[int, int], steps: tuple[int, int] | None) -> None:
+    """Let the unfilled anchors walk through days (how far before their own, from and to), or some steps of them.
+
+    Those who met almost all of a day's items must look at almost all of its events; no more than some millions at once.
+    """
+    if not _unfilled(engine):
+        return
+    engine.step("all_walks", _WALKS, nearest=days[0], farthest=days[1])
+    engine.step("shuffled", _SHUFFLED, seed=str(seed))
+    parts = 1 if steps else 1 + engine.number("SELECT coalesce(sum(n), 0) AS n FROM all_walks") // _ROWS_AT_ONCE
+    for part in range(parts):
+        engine.step("walks", "SELECT * FROM all_walks WHERE start % :parts = :part", parts=parts, part=part)
+        if steps:
+            _choose(engine, _WALKED.format(met=_SOME_STEPS), first=steps[0], last=steps[1], most=CANDIDATES)
+        else:
+            _choose(engine, _WALKED.format(met=_ALL_STEPS), most=CANDIDATES)
+    engine.drop("all_walks")
 
 
 def _unfilled(engine: Engine) -> int:
@@ -159,8 +179,8 @@ def _unfilled(engine: Engine) -> int:
     return engine.number("SELECT count(*) FROM unfilled")
 
 
-def _choose(engine: Engine, query: str) -> None:
+def _choose(engine: Engine, query: str, **values: int) -> None:
     """Add what a query gives to ``chosen``."""
-    engine.step("more", query)
+    engine.step("more", query, **values)
     engine.step("chosen", "SELECT * FROM chosen UNION ALL SELECT * FROM more")
     engine.drop("more")

@@ -1,0 +1,33 @@
+"""Prepare logs on a local Spark with two workers; run as a script by test_engines, so that no JVM outlives a test."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from conrec.config import load_config
+from conrec.logs.counts import Counts, FileCounts
+from conrec.logs.engines.spark import Spark
+from conrec.logs.prepare import prepare
+from conrec.logs.sources import Loaded
+
+
+def loaded(case: Path) -> Loaded:
+    """The clean log of a case."""
+    events, items = (pq.read_table(case / f"{name}.parquet") for name in ("events", "items"))
+    counts = Counts(*(FileCounts("given", one.num_rows, one.num_rows) for one in (events, items)))
+    return Loaded("given", events, items, counts, {})
+
+
+def main(folder: Path) -> None:
+    """Prepare each FOLDER/CASE (config.toml, events.parquet, items.parquet) into FOLDER/CASE/spark."""
+    with Spark("local[2]"):  # the session that each of them takes
+        for case in sorted(one for one in folder.iterdir() if one.is_dir()):
+            config = load_config(file=case / "config.toml", overrides={"engine": {"name": "spark"}})
+            prepare(config, case / "spark", loaded(case))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
