@@ -17,7 +17,8 @@ from conrec.errors import ConfigError, did_you_mean
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
 from conrec.folders import locked
 from conrec.items.build import build_items
-from conrec.logs.prepare import prepare
+from conrec.logs.costs import Costs
+from conrec.logs.prepare import STEPS, prepare
 from conrec.logs.sources import fetch, hash_files, source_files
 from conrec.pipeline import Pipeline, Stage
 from conrec.processes import ALONE, Processes, joined
@@ -140,8 +141,9 @@ class Chain:
         return Stage("data: log, anchors, Swing", "data/manifest.json", (), outputs, settings, self._prepare)
 
     def _prepare(self) -> None:
-        loaded = prepare(self.config, self.space.folder)
-        for line in loaded.counts.lines():
+        costs = Costs(STEPS)
+        loaded = prepare(self.config, self.space.folder, costs=costs)
+        for line in (*loaded.counts.lines(), *costs.lines()):
             console.print(f"        {line}", markup=False, highlight=False, soft_wrap=True)
 
     def _items(self) -> None:

@@ -17,6 +17,7 @@ from conrec.config import Config
 from conrec.errors import ArtefactError, DataError
 from conrec.logs.anchor_table import anchor_tables, anchors_from_table
 from conrec.logs.anchors import Anchors, read_anchors
+from conrec.logs.costs import Costs
 from conrec.logs.engines import Engine, open_engine
 from conrec.logs.log import Log
 from conrec.logs.relations.anchors import find_anchors
@@ -29,7 +30,10 @@ from conrec.logs.sources import Loaded, load
 from conrec.logs.swing import SwingTable, read_swing, swing_table, write_swing
 from conrec.protocol import DAY, Periods
 
-__all__ = ["Prepared", "prepare", "read_prepared"]
+__all__ = ["STEPS", "Prepared", "prepare", "read_prepared"]
+
+STEPS = 6
+"""Of `prepare`, as `conrec.logs.costs.Costs` counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Prepared:
         return seen
 
 
-def prepare(config: Config, folder: Path, loaded: Loaded | None = None) -> Loaded:
+def prepare(config: Config, folder: Path, loaded: Loaded | None = None, costs: Costs | None = None) -> Loaded:
     """Write events, items, anchors, periods, counts and Swing neighbours into ``folder``/data.
 
     The relational steps run on the engine of ``config.engine``; every engine gives the same files.
@@ -66,6 +70,7 @@ def prepare(config: Config, folder: Path, loaded: Loaded | None = None) -> Loade
         config: data, engine, protocol, swing, candidates and the run's seed.
         folder: of the run.
         loaded: the log, where it is in memory already.
+        costs: gets the seconds of each step.
 
     Returns:
         What was loaded, with its counts and hashes.
@@ -74,28 +79,37 @@ def prepare(config: Config, folder: Path, loaded: Loaded | None = None) -> Loade
         ConfigError: the data section does not fit.
         DataError: the log cannot be used, or gives no anchors in one of the periods.
     """
-    loaded = load(config.data) if loaded is None else loaded
     data = folder / "data"
-    items = loaded.items.sort_by("item_id")
-    item_ids = items["item_id"].combine_chunks()
-    with open_engine(config.engine, config.run.threads or os.cpu_count() or 1) as engine:
-        position = pa.array(np.arange(loaded.events.num_rows, dtype=np.int64))
-        engine.table("clean_events", loaded.events.append_column("position", position))
-        number_events(engine, item_ids)
-        periods = cut_log(engine, config.protocol.validation_cut, config.protocol.test_cut)
-        find_anchors(engine, periods, config.protocol.horizon_days * DAY)
-        _check_anchors(engine, periods)
-        write_parquet_parts(data / "events.parquet", EVENTS, engine.batches(_IN_ORDER))
-        engine.drop("clean_events")
-        find_candidates(engine, config.candidates.seed)
-        anchors = read_anchors(engine)
-        user_ids = engine.read("SELECT user_id FROM users ORDER BY user_code")["user_id"].to_pylist()
-        swing = swing_table(swing_pairs(engine, periods.validation, config.swing, config.run.seed), len(item_ids))
-    write_parquet(data / "items.parquet", items)
-    write_parquet_parts(data / "anchors.parquet", ANCHORS, anchor_tables(anchors, user_ids, item_ids.to_pylist()))
-    write_json(data / "periods.json", asdict(periods))
-    write_json(data / "counts.json", {"source": loaded.name, "hashes": loaded.hashes, **loaded.counts.to_json()})
-    write_swing(data / "swing.parquet", swing, item_ids.to_pylist())
+    costs = costs or Costs(STEPS)
+    with costs.running(), open_engine(config.engine, config.run.threads or os.cpu_count() or 1) as engine:
+        with costs.step("reading and cleaning"):
+            loaded = load(config.data) if loaded is None else loaded
+            costs.events = loaded.events.num_rows
+        with costs.step("ordering"):
+            items = loaded.items.sort_by("item_id")
+            item_ids = items["item_id"].combine_chunks()
+            position = pa.array(np.arange(loaded.events.num_rows, dtype=np.int64))
+            engine.table("clean_events", loaded.events.append_column("position", position))
+            number_events(engine, item_ids)
+            periods = cut_log(engine, config.protocol.validation_cut, config.protocol.test_cut)
+        with costs.step("anchors"):
+            find_anchors(engine, periods, config.protocol.horizon_days * DAY)
+            _check_anchors(engine, periods)
+        with costs.step("candidates"):
+            find_candidates(engine, config.candidates.seed)
+        with costs.step("Swing"):
+            swing = swing_table(swing_pairs(engine, periods.validation, config.swing, config.run.seed), len(item_ids))
+        with costs.step("files"):
+            user_ids = engine.read("SELECT user_id FROM users ORDER BY user_code")["user_id"].to_pylist()
+            anchors = anchor_tables(read_anchors(engine), user_ids, item_ids.to_pylist())
+            write_parquet_parts(data / "events.parquet", EVENTS, engine.batches(_IN_ORDER))
+            write_parquet(data / "items.parquet", items)
+            write_parquet_parts(data / "anchors.parquet", ANCHORS, anchors)
+            write_json(data / "periods.json", asdict(periods))
+            write_json(
+                data / "counts.json", {"source": loaded.name, "hashes": loaded.hashes, **loaded.counts.to_json()}
+            )
+            write_swing(data / "swing.parquet", swing, item_ids.to_pylist())
     return loaded
 
 
