@@ -56,8 +56,6 @@ SETS: Mapping[str, tuple[float, float, int]] = {
 }
 """Cuts and horizon in days."""
 TARGETS = ("next item", "future", "GTS")
-PAPER: Mapping[str, tuple[float, float]] = {"next item": (0.07, 0.17), "future": (0.18, 0.48), "GTS": (0.25, 0.64)}
-"""Top-1 and top-4 on Taobao, as CoNRec (arXiv 2601.15721) has them."""
 AT_LEAST = 5
 """Negatives outside the window that a proxy needs."""
 OWN = "own last"

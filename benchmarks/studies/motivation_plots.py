@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.studies.motivation import PAPER, SETS, TARGETS, TOP, VARIANTS
+from benchmarks.studies.motivation import SETS, TARGETS, TOP, VARIANTS
 
 from conrec.artefacts import read_json
+from conrec.evaluation.studies import PAPER
 from conrec.report.canvas import Figure, Palette, draw
 
 KIND = dict.fromkeys(VARIANTS, "truth")
@@ -29,6 +30,7 @@ TITLES = {
     "movietweetings": "MovieTweetings (proxy)",
     "board-games": "board games (proxy)",
 }
+PAPER_NAMES = dict(zip(TARGETS, PAPER, strict=True))
 Results = Mapping[str, Mapping[str, Any]]
 
 
@@ -46,37 +48,34 @@ def main_figures(name: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def paint_coverage(results: Results) -> Callable[[Figure, Palette], None]:
     """One column a log, one line of panels a measure; targets from top to bottom, other sets of their size beside."""
-    measures = {"top 1": "covers the top-1 interest", "top 4": "covers one of the top 4"}
+    measures = {"top 1": "covers the\ntop-1 interest", "top 4": "covers one\nof the top 4"}
     shown = {name: one for name, one in results.items() if name != "simulator-unsuppressed"}
 
     def paint(figure: Figure, palette: Palette) -> None:
-        grid: Any = figure.subplots(len(measures), len(shown), sharey=True, squeeze=False)
+        grid: Any = figure.subplots(len(measures), len(shown), sharex=True, sharey=True, squeeze=False)
+        rows = range(len(TARGETS))
         for column, (name, result) in enumerate(shown.items()):
             covered = main_figures(name, result)
             for line, (measure, title) in enumerate(measures.items()):
                 axes = grid[line][column]
-                for place, target in enumerate(TARGETS):
-                    points = (
-                        (target, palette.accent, "o", "the target", 0.0),
-                        (f"{target}, random", palette.quiet, "s", "random items, as many", 0.2),
-                        (f"{target}, most disliked", palette.series[0], "^", "most disliked items, as many", 0.4),
+                for shift, (other, colour, marker, label) in enumerate(
+                    (
+                        ("", palette.accent, "o", "the target"),
+                        (", random", palette.quiet, "s", "random items, as many"),
+                        (", most disliked", palette.series[0], "^", "most disliked items, as many"),
                     )
-                    for key, colour, marker, label, below in points:
-                        _point(axes, covered[key][measure], place + below, colour, marker, label)
-                    if name == "simulator":
-                        value, label = PAPER[target][measure == "top 4"], "the paper's, on Taobao"
-                        axes.plot(
-                            value,
-                            place - 0.2,
-                            "D",
-                            c=palette.ink,
-                            ms=4,
-                            fillstyle="none",
-                            label=None if place else label,
-                        )
-                _places(axes, TARGETS)
+                ):
+                    found = [covered[f"{target}{other}"][measure] for target in TARGETS]
+                    _points(axes, found, [place + 0.2 * shift for place in rows], colour, marker, label)
+                if name == "simulator":
+                    paper = [PAPER[PAPER_NAMES[target]][measure.replace(" ", "_")] for target in TARGETS]
+                    places = [place - 0.2 for place in rows]
+                    axes.plot(paper, places, "D", c=palette.ink, ms=4, fillstyle="none", label="the paper's, on Taobao")
+                _rows(axes, TARGETS)
                 axes.set_xlim(0, 1)
-                axes.set_title(f"{TITLES[name]}\n{title}" if line == 0 else title)
+                axes.set_xticks((0, 0.25, 0.5, 0.75, 1), labels=("0", "", "0.5", "", "1"))
+                axes.set_title("" if line else TITLES[name])
+                axes.set_ylabel("" if column else title)
         _legend(figure, grid[0][0])
 
     return paint
@@ -93,20 +92,18 @@ def paint_added(results: Results) -> Callable[[Figure, Palette], None]:
 
     def paint(figure: Figure, palette: Palette) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
-        for place, name in enumerate(names):
-            found = main_figures(name, results[name])
-            for shift, (kind, marker) in enumerate(shares):
-                colour = (palette.accent, palette.quiet, palette.series[0])[shift]
-                _point(
-                    left, found[f"added: {kind}"]["pure"], place + 0.2 * shift, colour, marker, "" if place else kind
-                )
-            for shift, (kind, marker, label) in enumerate(gains):
-                one = found["differences"][f"GTS less {kind}"]["top 1"]
-                colour = (palette.quiet, palette.accent)[shift]
-                _point(right, one, place + 0.2 * shift, colour, marker, label)
+        covered = [main_figures(name, one) for name, one in results.items()]
+        for shift, (kind, marker) in enumerate(shares):
+            colour = (palette.accent, palette.quiet, palette.series[0])[shift]
+            found = [one[f"added: {kind}"]["pure"] for one in covered]
+            _points(left, found, [place + 0.2 * shift for place in range(len(names))], colour, marker, kind)
+        for shift, (kind, marker, label) in enumerate(gains):
+            colour = (palette.quiet, palette.accent)[shift]
+            found = [one["differences"][f"GTS less {kind}"]["top 1"] for one in covered]
+            _points(right, found, [place + 0.2 * shift for place in range(len(names))], colour, marker, label)
         right.axvline(0, color=palette.quiet, lw=1.2, zorder=1)
         for axes in (left, right):
-            _places(axes, [TITLES[name] for name in names])
+            _rows(axes, [TITLES[name] for name in names])
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="best", fontsize=8)
         left.set_xlim(left=0)
@@ -116,17 +113,24 @@ def paint_added(results: Results) -> Callable[[Figure, Palette], None]:
     return paint
 
 
-def _point(axes: Any, figure: Mapping[str, float] | None, place: float, colour: str, marker: str, label: str) -> None:
-    """A value with its interval; nothing where there is none."""
-    if figure is None:
+def _points(
+    axes: Any,
+    figures: Sequence[Mapping[str, float] | None],
+    places: Sequence[float],
+    colour: str,
+    marker: str,
+    label: str,
+) -> None:
+    """Values with their intervals, one a row; nothing where there is none."""
+    there = [(one, place) for one, place in zip(figures, places, strict=True) if one is not None]
+    if not there:
         return
-    if label in axes.get_legend_handles_labels()[1]:
-        label = ""
-    axes.plot([figure["low"], figure["high"]], [place, place], color=colour, lw=1.6, solid_capstyle="round")
-    axes.plot(figure["value"], place, marker, color=colour, ms=4.5, label=label or None)
+    rows = [place for _, place in there]
+    axes.hlines(rows, [one["low"] for one, _ in there], [one["high"] for one, _ in there], colors=colour, lw=1.6)
+    axes.plot([one["value"] for one, _ in there], rows, marker, ls="none", color=colour, ms=4.5, label=label)
 
 
-def _places(axes: Any, labels: Sequence[str]) -> None:
+def _rows(axes: Any, labels: Sequence[str]) -> None:
     """Rows from top to bottom."""
     axes.set_yticks([place + 0.2 for place in range(len(labels))], labels=list(labels))
     axes.set_ylim(len(labels) - 0.3, -0.5)
@@ -139,35 +143,36 @@ def _legend(figure: Figure, axes: Any) -> None:
 
 
 def paint_again(results: Results) -> Callable[[Figure, Palette], None]:
-    """How often a category is met before and after a dislike and a like."""
+    """How much more or less of a category is met after a reaction to it than before, as a share of before."""
 
     def paint(figure: Figure, palette: Palette) -> None:
-        grid: Any = figure.subplots(1, len(results), sharey=True, squeeze=False)
-        for axes, (name, result) in zip(grid[0], results.items(), strict=True):
-            for shift, (what, colour, marker) in enumerate(
-                (("dislike", palette.accent, "o"), ("like", palette.series[0], "^"))
-            ):
-                found = result["met_again"][what]
-                values = [found[when]["value"] for when in ("before", "after")]
-                places = [0 + 0.06 * shift, 1 + 0.06 * shift]
-                axes.plot(places, values, marker, ls="-", color=colour, label=f"around a {what}", ms=5)
-                for place, when in zip(places, ("before", "after"), strict=True):
-                    axes.plot([place, place], [found[when]["low"], found[when]["high"]], color=colour, lw=2)
-            days = result["horizon_days"]
-            axes.set_xticks((0, 1), labels=(f"{days} days\nbefore", f"{days} days\nafter"))
-            axes.set_xlim(-0.3, 1.35)
-            axes.set_ylim(bottom=0)
-            axes.set_title(TITLES[name].replace(" (", "\n(").replace(", ", "\n"))
-        grid[0][0].set_ylabel("share of what the user meets\nthat has the item's category")
-        _legend(figure, grid[0][0])
+        axes = figure.subplots()
+        rows = range(len(results))
+        kinds = (("dislike", palette.accent, "o"), ("like", palette.series[0], "^"))
+        for shift, (what, colour, marker) in enumerate(kinds):
+            found = [_relative(one["met_again"][what]) for one in results.values()]
+            _points(axes, found, [place + 0.2 * shift for place in rows], colour, marker, f"a {what}")
+        axes.axvline(0, color=palette.quiet, lw=1.2, zorder=1)
+        _rows(axes, [TITLES[name] for name in results])
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}".replace("-", "−").replace("+0%", "0%"))
+        axes.legend(loc="best", fontsize=8)
+        axes.set_title("what the user meets of a category after he reacted to it, against before")
 
     return paint
+
+
+def _relative(met: Mapping[str, Any]) -> dict[str, float] | None:
+    """The change and its interval, divided by the value before."""
+    change, before = met["after less before"], met["before"]
+    if change is None or not before["value"]:
+        return None
+    return {key: change[key] / before["value"] for key in ("value", "low", "high")}
 
 
 PLOTS: Mapping[str, tuple[Callable[[Results], Callable[[Figure, Palette], None]], float]] = {
     "coverage": (paint_coverage, 5.0),
     "added": (paint_added, 3.4),
-    "again": (paint_again, 3.2),
+    "again": (paint_again, 2.6),
 }
 """Painter and height in inches."""
 
@@ -181,13 +186,16 @@ def write_plots(results: Results, folder: Path) -> list[Path]:
         for shade, address in (("light", block.light), ("dark", block.dark)):
             path = folder / f"motivation-{name}-{shade}.svg"
             svg = base64.b64decode(address.partition(",")[2]).decode()
-            # Hundredths of a point are enough, and a third of the file.
-            path.write_text(re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", svg), encoding="utf-8")
+            path.write_text(_smaller(svg), encoding="utf-8")
             written.append(path)
     return written
 
 
-SETS_SHOWN = (*TARGETS, "future and random", "future and most disliked")
+def _smaller(svg: str) -> str:
+    """The same drawing in fewer bytes: coordinates to hundredths of a point, no comments, no indentation."""
+    svg = re.sub(r"\b[1-9]\d*\.\d{3,}", lambda found: f"{float(found[0]):.2f}", svg)
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(r"\n\s*", "\n", svg)
 
 
 def tables(results: Results) -> str:
