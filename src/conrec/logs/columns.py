@@ -60,7 +60,9 @@ def strings_of(rows: Rows, column: str) -> pa.Array:
         return pc.if_else(whole, digits, values.cast(pa.string()))
     whole_decimal = pa.types.is_decimal(kind) and kind.scale == 0
     if not (pa.types.is_integer(kind) or pa.types.is_null(kind) or whole_decimal or is_text(kind)):
-        raise DataError(f"holds values of type {kind}", where=rows.place(0, column), expected="text or whole numbers")
+        raise DataError(
+            f"holds values of type {str(kind)[:80]}", where=rows.place(0, column), expected="text or whole numbers"
+        )
     return values.cast(pa.string())
 
 
@@ -171,10 +173,12 @@ def shown_at(rows: Rows, column: str, row: int = 0) -> str:
     values = rows.table[column]
     if row >= len(values):
         return "nothing"
+    cell = values[row]
+    cell = cell.value if isinstance(cell, pa.DictionaryScalar) else cell
     try:
-        return shown(values[row].as_py())
-    except (ValueError, OverflowError):  # a time that is beyond Python's, or finer
-        return str(values[row].cast(pa.string()))
+        return shown(None if cell is None else cell.as_py())
+    except (ValueError, OverflowError):  # a time that is beyond Python's, finer, or of a zone that nobody knows
+        return f"{cell.value} of type {cell.type}"
 
 
 def _decodes(value: bytes | None) -> bool:

@@ -18,7 +18,15 @@ import pyarrow.parquet as pq
 from conrec.errors import DataError, did_you_mean
 from conrec.logs.json_lines import json_columns, read_json_lines
 from conrec.logs.streams import opened, suffix_of
-from conrec.logs.text_records import TextFormat, check_line_breaks, header_of, lines_of, raise_ragged, records_of
+from conrec.logs.text_records import (
+    TextFormat,
+    check_line_breaks,
+    distinct,
+    header_of,
+    lines_of,
+    raise_ragged,
+    records_of,
+)
 
 __all__ = ["Raw", "TextFormat", "column_names", "read_raw", "require_columns"]
 
@@ -66,7 +74,7 @@ def column_names(path: Path, text: TextFormat, wanted: Sequence[str] = ()) -> li
     """
     kind = _kind(path, text)
     if kind == "parquet":
-        return _parquet(path).schema_arrow.names  # type: ignore[no-any-return]
+        return distinct(_parquet(path)[1], str(path))
     if kind == "json":
         return json_columns(path, wanted)
     return list(header_of(path, _resolved(path, text)))
@@ -98,7 +106,10 @@ def read_raw(
     kind = _kind(path, text)
     wanted = list(dict.fromkeys(columns))
     if kind == "parquet":
-        table = _parquet(path).read(columns=wanted)
+        try:
+            table = _parquet(path)[0].read(columns=wanted)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _no_parquet(path, error) from None
         raw = Raw(path, table, lambda row: row + 1, "row")
     elif kind == "json":
         table, lines = read_json_lines(path, wanted, schema)
@@ -196,11 +207,18 @@ def _missing(path: Path, name: str, present: Sequence[str], setting: str, kind: 
     return DataError(found, where=where, mend=f"{hint}Map your names in [{setting}].")
 
 
-def _parquet(path: Path) -> pq.ParquetFile:
+def _parquet(path: Path) -> tuple[pq.ParquetFile, list[str]]:
+    """An open file and the names of its columns."""
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"cannot be read as Parquet ({error})", where=str(path)) from None
+        file = pq.ParquetFile(path)
+        return file, file.schema_arrow.names
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _no_parquet(path, error) from None
+
+
+def _no_parquet(path: Path, error: Exception) -> DataError:
+    said = " ".join(str(error).split())[:300]
+    return DataError(f"cannot be read as Parquet ({said})", where=str(path))
 
 
 def _resolved(path: Path, text: TextFormat) -> TextFormat:

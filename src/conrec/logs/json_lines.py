@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from conrec.arrays import Array
@@ -41,7 +42,7 @@ def read_json_lines(path: Path, columns: Sequence[str], schema: pa.Schema | None
     fit it, nothing else is read.
 
     Raises:
-        DataError: a line is not a JSON object.
+        DataError: a line is not a JSON object, or holds what is no text.
     """
     with opened(path) as handle:
         lines = np.asarray([number for number, line in enumerate(handle, start=1) if line.strip()], dtype=np.int64)
@@ -65,12 +66,38 @@ def read_json_lines(path: Path, columns: Sequence[str], schema: pa.Schema | None
                     newlines_in_values=False, explicit_schema=pa.schema(list(dates.items()))
                 ),
             )
-        if table.num_rows == len(lines):
-            return pa.table({name: table[name] for name in columns}), lines
-    except (pa.ArrowException, KeyError, OSError):
+        chosen = pa.table({name: table[name] for name in columns})
+        if table.num_rows == len(lines) and not any(_may_be_rounded(column) for column in chosen.columns):
+            return chosen, lines
+    except (pa.ArrowException, KeyError, OSError, RecursionError):
         pass
     rows = [row for _, row in _objects(path)]
-    return pa.table({name: _column([row.get(name) for row in rows]) for name in columns}), lines
+    found = {}
+    for name in columns:
+        values = [row.get(name) for row in rows]
+        try:
+            found[name] = _column(values)
+        except UnicodeEncodeError:
+            wrong = next(index for index, value in enumerate(values) if not _encodes(value))
+            raise DataError(
+                "holds half of a surrogate pair, which is no character",
+                where=f"{path}, line {lines[wrong]}, column {name!r}",
+                expected="text that can be written in UTF-8",
+            ) from None
+    return pa.table(found), lines
+
+
+def _may_be_rounded(column: pa.ChunkedArray) -> bool:
+    """Whether Arrow's reader may have taken long whole numbers for floats, in which neighbours are one number."""
+    return pa.types.is_floating(column.type) and bool(pc.any(pc.greater_equal(pc.abs(column), 2.0**53)).as_py())
+
+
+def _encodes(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _without_dates(kind: pa.DataType) -> pa.DataType:
@@ -88,7 +115,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line.decode("utf-8-sig"))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"is not JSON ({error})",
                     where=f"{path}, line {number}",

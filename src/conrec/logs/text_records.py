@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from conrec.errors import DataError
 from conrec.logs.streams import opened
 
-__all__ = ["TextFormat", "check_line_breaks", "header_of", "lines_of", "raise_ragged", "records_of"]
+__all__ = ["TextFormat", "check_line_breaks", "distinct", "header_of", "lines_of", "raise_ragged", "records_of"]
 
 ORDINARY = "If quotes are ordinary characters here, set data.quoting = false."
 
@@ -57,6 +57,8 @@ def lines_of(path: Path, text: TextFormat) -> Iterator[str]:
             where=f"{path}, line {_undecodable(path, encoding)}",
             mend="Set data.encoding, for instance to 'latin-1'.",
         ) from None
+    except UnicodeError as error:  # such as UTF-16 without the mark that says which of its two orders
+        raise DataError(f"is not {text.encoding} ({error})", where=str(path), mend="Set data.encoding.") from None
 
 
 def _undecodable(path: Path, encoding: str) -> int:
@@ -178,10 +180,19 @@ def header_of(path: Path, text: TextFormat) -> tuple[str, ...]:
             where=f"{path}, line {number}",
             expected="as many names as fields",
         )
+    return tuple(distinct(names, f"{path}, line {number}"))
+
+
+def distinct(names: Sequence[str], where: str) -> list[str]:
+    """The names of a file's columns.
+
+    Raises:
+        DataError: two are the same.
+    """
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise DataError(f"two columns are called {twice[0]!r}", where=f"{path}, line {number}")
-    return names
+        raise DataError(f"two columns are called {twice[0]!r}", where=where)
+    return list(names)
 
 
 def raise_ragged(records: Iterable[tuple[int, list[str]]], path: Path, width: int, text: TextFormat) -> None:

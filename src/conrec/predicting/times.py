@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from conrec.arrays import Array
 from conrec.errors import ConfigError, DataError
-from conrec.logs.times import other_unit, seconds_of
 from conrec.logs.files import Raw
+from conrec.logs.times import other_unit, seconds_of
 from conrec.predicting.files import own_hints
 from conrec.protocol import DAY
 

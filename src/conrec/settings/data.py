@@ -162,7 +162,7 @@ class DataConfig(Settings):
     """Keep this many users, drawn by `sample_seed`, with all their events, and the items that these touched;
     None: everybody."""
     sample_seed: int = 0
-    """Seed of that draw. A user's lot depends on the seed and his ID alone, so a larger sample holds the smaller one."""
+    """Seed of that draw. A user's lot depends on the seed and his ID alone: a larger sample holds the smaller one."""
     cache: Path | None = None
     """Folder for fetched files; None: $CONREC_CACHE, else ~/.cache/conrec."""
 
