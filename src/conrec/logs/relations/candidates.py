@@ -73,7 +73,10 @@ _SHUFFLED = f"""
             hash60(concat_ws('|', :seed, 'day', u.user_id, i.item_id, e.ts)), e.position) - 1 AS slot
     FROM events e JOIN days d ON bucket(e.ts, {DAY}) = d.day
     JOIN users u ON e.user_code = u.user_code JOIN items i ON e.item_code = i.item_code
-    WHERE d.place IN (SELECT place FROM all_walks)"""
+    WHERE d.place IN (SELECT place FROM unshuffled)"""
+_NOTHING_SHUFFLED = """
+    SELECT d.place, e.user_code, e.item_code, d.place AS slot FROM events e CROSS JOIN days d WHERE 1 = 0"""
+_UNSHUFFLED = "SELECT DISTINCT place FROM all_walks WHERE place NOT IN (SELECT place FROM shuffled)"
 
 # Which days each unfilled anchor walks, in which order (turn), and where it begins.
 _STEPS = "SELECT a.n * 32 + b.n AS step FROM {0} a CROSS JOIN {0} b".format(
@@ -82,7 +85,7 @@ _STEPS = "SELECT a.n * 32 + b.n AS step FROM {0} a CROSS JOIN {0} b".format(
 
 # The anchors that have fewer than 20 so far.
 _UNFILLED = f"""
-    SELECT a.*, d.place, coalesce(c.n, 0) AS has FROM asked a JOIN days d ON a.day = d.day
+    SELECT a.*, d.place, coalesce(c.n, 0) AS has FROM walking a JOIN days d ON a.day = d.day
     LEFT JOIN (SELECT start, count(*) AS n FROM chosen GROUP BY start) c ON a.start = c.start
     WHERE coalesce(c.n, 0) < {CANDIDATES}"""
 _WALKS = """
@@ -113,16 +116,29 @@ _WALKED = """
     )
     SELECT start, item_code FROM ordered WHERE has + nth <= :most"""
 
-_CATALOGUE = f"""
+# Where the catalogue has no more than what is missing, all of it is taken: nobody walks through the log for it.
+_EXHAUSTED = f"""
+    WITH barred AS (
+        SELECT u.start, count(*) AS n FROM unfilled u JOIN seen s ON u.user_code = s.user_code
+        WHERE s.first_seen < u.stop GROUP BY u.start
+    ), drawn AS (
+        SELECT c.start, count(*) AS n FROM chosen c JOIN unfilled u ON c.start = u.start
+        LEFT JOIN seen s ON u.user_code = s.user_code AND c.item_code = s.item_code AND s.first_seen < u.stop
+        WHERE s.user_code IS NULL GROUP BY c.start
+    )
+    SELECT u.* FROM unfilled u JOIN barred b ON u.start = b.start LEFT JOIN drawn d ON u.start = d.start
+    WHERE :items - b.n - coalesce(d.n, 0) <= {CANDIDATES} - u.has"""
+
+_CATALOGUE = """
     WITH free AS (
         SELECT u.start, u.has, i.item_code,
             row_number() OVER (PARTITION BY u.start ORDER BY hash60(concat_ws('|', 'any', u.name, i.item_id))) AS nth
-        FROM unfilled u CROSS JOIN items i
+        FROM {unfilled} u CROSS JOIN items i
         LEFT JOIN seen s ON u.user_code = s.user_code AND i.item_code = s.item_code AND s.first_seen < u.stop
         LEFT JOIN chosen c ON u.start = c.start AND i.item_code = c.item_code
         WHERE s.user_code IS NULL AND c.start IS NULL
     )
-    SELECT start, item_code FROM free WHERE has + nth <= {CANDIDATES}"""
+    SELECT start, item_code FROM free WHERE has + nth <= :most"""
 
 _SHOWN = """
     SELECT c.start, c.item_code,
@@ -138,20 +154,29 @@ def find_candidates(engine: Engine, seed: int) -> None:
         seed: of the draws.
     """
     engine.step("asked", _ASKED, seed=str(seed))
+    engine.step("walking", "SELECT * FROM asked")
     engine.step("chosen", _NEXT_ITEM)
     _choose(engine, _OWN)
     engine.step("days", _DAYS)
     engine.step("steps", _STEPS)
+    engine.step("shuffled", _NOTHING_SHUFFLED)
     last = engine.number("SELECT coalesce(max(place), 0) FROM days")
     # The anchor's day, a few steps first; the days before it, near ones first; the catalogue.
     for steps in pairwise((0, *_STEPS_AT_ONCE)):
         _walk(engine, seed, (0, 0), steps)
-    for days in ((0, 0), (1, _EARLIER_DAYS), (1, last)):
+    _walk(engine, seed, (0, 0), None)
+    if _unfilled(engine):
+        engine.step("exhausted", _EXHAUSTED, items=engine.number("SELECT count(*) AS n FROM items"))
+        _choose(engine, _CATALOGUE.format(unfilled="exhausted"), most=CANDIDATES)
+        engine.step("walking", "SELECT * FROM walking WHERE start NOT IN (SELECT start FROM exhausted)")
+    for days in ((1, _EARLIER_DAYS), (1, last)):
         _walk(engine, seed, days, None)
     if _unfilled(engine):
-        _choose(engine, _CATALOGUE)
+        _choose(engine, _CATALOGUE.format(unfilled="unfilled"), most=CANDIDATES)
     engine.step("candidates", _SHOWN)
-    engine.drop("shuffled", "walks", "unfilled", "steps", "days", "chosen", "asked")
+    engine.drop(
+        "exhausted", "shuffled", "unshuffled", "walks", "unfilled", "steps", "days", "chosen", "walking", "asked"
+    )
 
 
 def _walk(engine: Engine, seed: int, days: tuple[int, int], steps: tuple[int, int] | None) -> None:
@@ -162,7 +187,10 @@ def _walk(engine: Engine, seed: int, days: tuple[int, int], steps: tuple[int, in
     if not _unfilled(engine):
         return
     engine.step("all_walks", _WALKS, nearest=days[0], farthest=days[1])
-    engine.step("shuffled", _SHUFFLED, seed=str(seed))
+    engine.step("unshuffled", _UNSHUFFLED)
+    if engine.number("SELECT count(*) AS n FROM unshuffled"):
+        engine.step("more", _SHUFFLED, seed=str(seed))
+        engine.step("shuffled", "SELECT * FROM shuffled UNION ALL SELECT * FROM more")
     parts = 1 if steps else 1 + engine.number("SELECT coalesce(sum(n), 0) AS n FROM all_walks") // _ROWS_AT_ONCE
     for part in range(parts):
         engine.step("walks", "SELECT * FROM all_walks WHERE start % :parts = :part", parts=parts, part=part)
