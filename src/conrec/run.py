@@ -142,8 +142,8 @@ class Chain:
 
     def _prepare(self) -> None:
         costs = Costs(STEPS)
-        loaded = prepare(self.config, self.space.folder, costs=costs)
-        for line in (*loaded.counts.lines(), *costs.lines()):
+        counts = prepare(self.config, self.space.folder, costs=costs)
+        for line in (*counts.lines(), *costs.lines()):
             console.print(f"        {line}", markup=False, highlight=False, soft_wrap=True)
 
     def _items(self) -> None:

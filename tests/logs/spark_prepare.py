@@ -22,11 +22,11 @@ def loaded(case: Path) -> Loaded:
 
 
 def main(folder: Path) -> None:
-    """Prepare each FOLDER/CASE (config.toml, events.parquet, items.parquet) into FOLDER/CASE/spark."""
+    """Prepare each FOLDER/CASE, its events.parquet or what its config.toml names, into FOLDER/CASE/spark."""
     with Spark("local[2]"):  # the session that each of them takes
         for case in sorted(one for one in folder.iterdir() if one.is_dir()):
             config = load_config(file=case / "config.toml", overrides={"engine": {"name": "spark"}})
-            prepare(config, case / "spark", loaded(case))
+            prepare(config, case / "spark", loaded(case) if (case / "events.parquet").exists() else None)
 
 
 if __name__ == "__main__":

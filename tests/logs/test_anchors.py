@@ -89,7 +89,7 @@ event_lists = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(event_lists, st.integers(0, 40), st.integers(1, 20), st.integers(1, 15))
 def test_anchors_are_what_the_protocol_says(events: list[Event], first: int, gap: int, horizon: int) -> None:
     log = log_of(events)

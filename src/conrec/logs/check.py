@@ -22,7 +22,7 @@ from conrec.logs.log import Log
 from conrec.logs.schema import ITEMS, SPLITS
 from conrec.logs.sources import load
 from conrec.logs.sources.table import read_item_file
-from conrec.logs.validation import clean_events, feedback_column, feedback_names
+from conrec.logs.validation import clean_events, feedback_column, feedback_names, needed_columns
 from conrec.protocol import DAY, NEGATIVE, NEUTRAL, POSITIVE, periods_of
 
 __all__ = ["Report", "check", "check_files"]
@@ -105,9 +105,7 @@ def check_files(
     mapped = config.columns
     require_columns(events_path, _text(config), [mapped.user_id, mapped.item_id, mapped.timestamp])
     columns = feedback_column(mapped, column_names(events_path, _text(config), feedback_names(mapped)))
-    values = (columns.rating, columns.event, columns.feedback, columns.reason)
-    needed = [columns.user_id, columns.item_id, columns.timestamp, *(one for one in values if one is not None)]
-    raw = read_raw(events_path, _text(config), needed)
+    raw = read_raw(events_path, _text(config), needed_columns(columns))
     if items is None:
         advice.append("No items file was given: whether each event's item is known was not checked.")
         ids, there = ids_of(raw, columns.item_id)

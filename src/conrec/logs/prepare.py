@@ -18,15 +18,17 @@ from conrec.errors import ArtefactError, DataError
 from conrec.logs.anchor_table import anchor_tables, anchors_from_table
 from conrec.logs.anchors import Anchors, read_anchors
 from conrec.logs.costs import Costs
+from conrec.logs.counts import Counts
 from conrec.logs.engines import Engine, open_engine
 from conrec.logs.log import Log
+from conrec.logs.opening import open_log
 from conrec.logs.relations.anchors import find_anchors
 from conrec.logs.relations.candidates import find_candidates
 from conrec.logs.relations.events import number_events
 from conrec.logs.relations.periods import cut_log
 from conrec.logs.relations.swing import swing_pairs
 from conrec.logs.schema import ANCHORS, EVENTS, ITEMS, SPLITS
-from conrec.logs.sources import Loaded, load
+from conrec.logs.sources import Loaded
 from conrec.logs.swing import SwingTable, read_swing, swing_table, write_swing
 from conrec.protocol import DAY, Periods
 
@@ -61,7 +63,7 @@ class Prepared:
         return seen
 
 
-def prepare(config: Config, folder: Path, loaded: Loaded | None = None, costs: Costs | None = None) -> Loaded:
+def prepare(config: Config, folder: Path, loaded: Loaded | None = None, costs: Costs | None = None) -> Counts:
     """Write events, items, anchors, periods, counts and Swing neighbours into ``folder``/data.
 
     The relational steps run on the engine of ``config.engine``; every engine gives the same files.
@@ -73,7 +75,7 @@ def prepare(config: Config, folder: Path, loaded: Loaded | None = None, costs: C
         costs: gets the seconds of each step.
 
     Returns:
-        What was loaded, with its counts and hashes.
+        Rows read, kept and refused by reason.
 
     Raises:
         ConfigError: the data section does not fit.
@@ -83,13 +85,10 @@ def prepare(config: Config, folder: Path, loaded: Loaded | None = None, costs: C
     costs = costs or Costs(STEPS)
     with costs.running(), open_engine(config.engine, config.run.threads or os.cpu_count() or 1) as engine:
         with costs.step("reading and cleaning"):
-            loaded = load(config.data) if loaded is None else loaded
-            costs.events = loaded.events.num_rows
+            opened = open_log(engine, config.data, loaded)
+            costs.events = opened.counts.events.kept
         with costs.step("ordering"):
-            items = loaded.items.sort_by("item_id")
-            item_ids = items["item_id"].combine_chunks()
-            position = pa.array(np.arange(loaded.events.num_rows, dtype=np.int64))
-            engine.table("clean_events", loaded.events.append_column("position", position))
+            item_ids = opened.items["item_id"].combine_chunks()
             number_events(engine, item_ids)
             periods = cut_log(engine, config.protocol.validation_cut, config.protocol.test_cut)
         with costs.step("anchors"):
@@ -103,14 +102,14 @@ def prepare(config: Config, folder: Path, loaded: Loaded | None = None, costs: C
             user_ids = engine.read("SELECT user_id FROM users ORDER BY user_code")["user_id"].to_pylist()
             anchors = anchor_tables(read_anchors(engine), user_ids, item_ids.to_pylist())
             write_parquet_parts(data / "events.parquet", EVENTS, engine.batches(_IN_ORDER))
-            write_parquet(data / "items.parquet", items)
+            write_parquet(data / "items.parquet", opened.items)
             write_parquet_parts(data / "anchors.parquet", ANCHORS, anchors)
             write_json(data / "periods.json", asdict(periods))
             write_json(
-                data / "counts.json", {"source": loaded.name, "hashes": loaded.hashes, **loaded.counts.to_json()}
+                data / "counts.json", {"source": opened.name, "hashes": opened.hashes, **opened.counts.to_json()}
             )
             write_swing(data / "swing.parquet", swing, item_ids.to_pylist())
-    return loaded
+    return opened.counts
 
 
 def read_prepared(folder: Path) -> Prepared:

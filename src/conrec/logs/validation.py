@@ -22,7 +22,7 @@ from conrec.logs.schema import EVENTS
 from conrec.protocol import DAY
 from conrec.settings.data import DataConfig, EventColumns
 
-__all__ = ["clean_events", "convert_events", "feedback_column", "feedback_names"]
+__all__ = ["clean_events", "convert_events", "feedback_column", "feedback_names", "needed_columns"]
 
 PART = 1_000_000
 """Rows that are converted at once; what is in between takes memory for these alone."""
@@ -32,6 +32,13 @@ def feedback_names(columns: EventColumns) -> list[str]:
     """The columns among which `feedback_column` chooses: those that are given, else all three of its own names."""
     given = [name for name in (columns.rating, columns.event, columns.feedback) if name is not None]
     return given or ["rating", "event", "feedback"]
+
+
+def needed_columns(columns: EventColumns) -> list[str]:
+    """The file's columns that a mapping names, each once."""
+    values = (columns.rating, columns.event, columns.feedback, columns.reason)
+    named = [columns.user_id, columns.item_id, columns.timestamp, *(one for one in values if one is not None)]
+    return list(dict.fromkeys(named))
 
 
 def feedback_column(columns: EventColumns, present: list[str]) -> EventColumns:

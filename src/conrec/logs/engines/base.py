@@ -15,14 +15,17 @@ A value is bound as ``:name``, never pasted; names of tables and columns are the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 
 import pyarrow as pa
 
-__all__ = ["Engine", "Value"]
+__all__ = ["Engine", "Part", "Value"]
 
 Value = int | float | str
+Part = Callable[[pa.Table, int], pa.Table]
+"""From some rows and the position of the first of them to as many others."""
 
 
 class Engine(ABC):
@@ -33,6 +36,21 @@ class Engine(ABC):
     @abstractmethod
     def table(self, name: str, rows: pa.Table) -> None:
         """Put an Arrow table in, under ``name``."""
+
+    @abstractmethod
+    def read_parts(
+        self, name: str, paths: Sequence[Path], columns: Sequence[str], function: Part, schema: pa.Schema
+    ) -> None:
+        """Put in what a function makes of the rows of Parquet files, a part at a time, without holding all of them.
+
+        Args:
+            name: of the table.
+            paths: the files, in order; where Spark runs on several machines, readable on all of them.
+            columns: of the files.
+            function: gets some rows and the position of the first of them (over all files, from 0), and returns as
+                many of ``schema``, in their order; Spark sends it to its workers.
+            schema: with a column ``position``.
+        """
 
     @abstractmethod
     def step(self, name: str, query: str, **values: Value) -> None:

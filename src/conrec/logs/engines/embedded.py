@@ -6,14 +6,15 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from conrec.logs.engines.base import Engine, Value
+from conrec.logs.engines.base import Engine, Part, Value
 
 __all__ = ["DuckDb"]
 
@@ -24,6 +25,7 @@ _FUNCTIONS = (
     " t >= found[-1] + horizon THEN list_append(found, t) ELSE found END, [times[1]])",
 )
 _BATCH = 262_144
+_PART = 1_000_000
 _BOUND = re.compile(r":([a-z_]+)")
 
 
@@ -53,6 +55,22 @@ class DuckDb(Engine):
 
     def table(self, name: str, rows: pa.Table) -> None:
         self.connection.register("_given", rows)
+        self.connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _given")
+        self.connection.unregister("_given")
+
+    def read_parts(
+        self, name: str, paths: Sequence[Path], columns: Sequence[str], function: Part, schema: pa.Schema
+    ) -> None:
+        def parts() -> Iterator[pa.RecordBatch]:
+            first = 0
+            for path in paths:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(_PART, columns=list(columns)):
+                        rows = pa.Table.from_batches([batch])
+                        yield from function(rows, first).to_batches()
+                        first += rows.num_rows
+
+        self.connection.register("_given", pa.RecordBatchReader.from_batches(schema, parts()))
         self.connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _given")
         self.connection.unregister("_given")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from conrec.errors import MissingExtraError
-from conrec.logs.engines.base import Engine, Value
+from conrec.logs.engines.base import Engine, Part, Value
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -66,6 +69,31 @@ class Spark(Engine):
     def table(self, name: str, rows: pa.Table) -> None:
         self._keep(name, self.session.createDataFrame(rows))
 
+    def read_parts(
+        self, name: str, paths: Sequence[Path], columns: Sequence[str], function: Part, schema: pa.Schema
+    ) -> None:
+        from pyspark.sql.pandas.types import from_arrow_schema  # noqa: PLC0415  (an extra)
+
+        def made(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                *given, position = pa.Table.from_batches([batch]).columns
+                # A batch may hold rows of several places of a file, so each row brings its own position.
+                result = function(pa.table(given, names=names), 0)
+                at = result.schema.get_field_index("position")
+                yield from result.set_column(at, "position", position).to_batches()
+
+        names = list(columns)
+        first, frames = 0, []
+        for path in paths:
+            frame = self.session.read.parquet(str(path))
+            place = frame.metadataColumn("_metadata").getField("row_index") + first
+            # Spark asks for columns by name again, and would take a dot for a field.
+            chosen = [frame[_quoted(one)].alias(f"c{n}") for n, one in enumerate(names)]
+            frames.append(frame.select(*chosen, place.alias("position")))
+            with pq.ParquetFile(path) as file:
+                first += file.metadata.num_rows
+        self._keep(name, reduce(lambda a, b: a.unionByName(b), frames).mapInArrow(made, from_arrow_schema(schema)))
+
     def step(self, name: str, query: str, **values: Value) -> None:
         self._keep(name, self._frame(query, values))
 
@@ -109,6 +137,11 @@ class Spark(Engine):
         kept = frame.checkpoint() if durable else frame.localCheckpoint()
         kept.createOrReplaceTempView(name)
         self.names.add(name)
+
+
+def _quoted(column: str) -> str:
+    """A column's name as Spark's DataFrames take it literally, dots and quotes included."""
+    return "`" + column.replace("`", "``") + "`"
 
 
 def local_session(master: str | None) -> SparkSession:

@@ -11,11 +11,20 @@ from conrec.config import DataConfig, EventColumns, ItemColumns
 from conrec.errors import ConfigError
 from conrec.logs.catalogue import clean_items
 from conrec.logs.counts import Counts, FileCounts
-from conrec.logs.files import TextFormat, column_names, read_raw
+from conrec.logs.files import Raw, TextFormat, column_names, read_raw
 from conrec.logs.sources.base import Description, Loaded, Source, hash_files
-from conrec.logs.validation import clean_events, feedback_column, feedback_names
+from conrec.logs.validation import clean_events, feedback_column, feedback_names, needed_columns
 
-__all__ = ["SOURCE", "event_columns", "files", "load", "own_item_columns", "read_events", "read_item_file"]
+__all__ = [
+    "SOURCE",
+    "event_columns",
+    "files",
+    "load",
+    "own_item_columns",
+    "parquet_parts",
+    "read_events",
+    "read_item_file",
+]
 
 
 def load(config: DataConfig) -> Loaded:
@@ -29,7 +38,7 @@ def load(config: DataConfig) -> Loaded:
     items_path = _path(config.items, "data.items")
     items, item_counts = read_item_file(items_path, config)
     events, event_counts = read_events(events_path, config, items)
-    hashes = hash_files((events_path, items_path))
+    hashes = hash_files(files(config))
     return Loaded("table", events, items, Counts(event_counts, item_counts), hashes)
 
 
@@ -67,7 +76,7 @@ def read_events(path: Path, config: DataConfig, items: pa.Table) -> tuple[pa.Tab
     """The events of a file, as ``config`` maps its columns, and their counts.
 
     Args:
-        path: the file.
+        path: the file, or a folder of Parquet files.
         config: columns, rule to feedback, unit of time, separator.
         items: clean items, schema ITEMS; an event of any other item is refused.
 
@@ -76,10 +85,14 @@ def read_events(path: Path, config: DataConfig, items: pa.Table) -> tuple[pa.Tab
         DataError: the file cannot be used as it is.
     """
     text = _text(config, config.separator, config.header)
-    columns = event_columns(path, config)
-    values = (columns.rating, columns.event, columns.feedback, columns.reason)
-    needed = [columns.user_id, columns.item_id, columns.timestamp, *(one for one in values if one is not None)]
-    return clean_events(read_raw(path, text, needed), columns, config, items)
+    parts = parquet_parts(path) or (path,)
+    columns = event_columns(parts[0], config)
+    raws = [read_raw(one, text, needed_columns(columns)) for one in parts]
+    if len(raws) == 1:
+        raw = raws[0]
+    else:
+        raw = Raw(path, pa.concat_tables(one.table for one in raws), lambda row: row + 1, "row")
+    return clean_events(raw, columns, config, items)
 
 
 def event_columns(path: Path, config: DataConfig) -> EventColumns:
@@ -93,10 +106,17 @@ def event_columns(path: Path, config: DataConfig) -> EventColumns:
     return feedback_column(config.columns, column_names(path, text, feedback_names(config.columns)))
 
 
+def parquet_parts(path: Path) -> tuple[Path, ...]:
+    """The files of a folder of Parquet files, as engines write them, by name; a single Parquet file; else nothing."""
+    if path.is_dir():
+        return tuple(sorted(path.glob("*.parquet")))
+    return (path,) if path.is_file() and path.suffix.lower() in (".parquet", ".pq") else ()
+
+
 def files(config: DataConfig) -> list[Path]:
     """The files that `load` would read, events first; those that are not named or missing are left out."""
     named = [path.expanduser() for path in (config.events, config.items) if path is not None]
-    return [path for path in named if path.is_file()]
+    return [one for path in named for one in (parquet_parts(path) if path.is_dir() else (path,)) if one.is_file()]
 
 
 def _path(path: Path | None, key: str) -> Path:
