@@ -339,6 +339,13 @@ def test_a_program_reads_the_state_from_json(grown: Path, new_items: Path, tmp_p
     assert said["growth"] == read_json(run / "catalogue" / "growth.json")
 
 
+def test_diagnose_says_that_appended_items_are_not_in_it(grown: Path, trained: Path) -> None:
+    for run, said in ((grown, True), (trained, False)):
+        done = CliRunner().invoke(app, ["items", "diagnose", str(run), "--titles", "0"])
+        assert done.exit_code == 0, done.output
+        assert ("were appended since" in done.output) is said
+
+
 def test_rows_keep_the_order_of_appending(grown: Path, new_items: Path) -> None:
     own = read_parquet(grown / "data" / "items.parquet")["item_id"].to_pylist()
     file = pacsv.read_csv(new_items)["item_id"].cast(pa.string()).to_pylist()

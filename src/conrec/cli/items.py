@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from conrec.cli.options import Overrides, RunFolder, config_of, out, parse_overrides, say
+from conrec.folders import held
 from conrec.items.diagnosis.figures import Listing, diagnostics_listings, stability_listings
 from conrec.items.diagnosis.purity import TITLES
 from conrec.seeds import derive
@@ -37,6 +38,7 @@ def items_diagnose(
     config = config_of(run_folder)
     from conrec.items.diagnosis.diagnose import diagnose  # noqa: PLC0415
     from conrec.items.diagnosis.diagnose import stability as stability_of  # noqa: PLC0415
+    from conrec.items.growing.growth import current_catalogue  # noqa: PLC0415
     from conrec.logs.prepare import read_prepared  # noqa: PLC0415
 
     prepared, folder, seed = read_prepared(run_folder), run_folder / "items", derive(config.run.seed, "items")
@@ -46,13 +48,17 @@ def items_diagnose(
     if stability:
         from conrec.workspace import device_of  # noqa: PLC0415  (loads every model's code)
 
-        stable = stability_of(folder, prepared.items, trained, config, seed, device_of(config))
+        with held(run_folder):
+            stable = stability_of(folder, prepared.items, trained, config, seed, device_of(config))
         found, listings = {**found, "stability": stable}, [*listings, *stability_listings(stable)]
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
     for listing in listings:
         _show(listing)
+    appended = current_catalogue(run_folder).appended
+    if appended:
+        say(f"These figures are of the run's own items; {appended:,} were appended since (conrec items append).")
 
 
 @items_app.command("append")
