@@ -97,6 +97,34 @@ def test_an_undo_reaches_back_as_many_hours_as_the_setting_says() -> None:
     assert run(rows)[0] == []
 
 
+def test_what_is_undone_a_day_later_stays_unless_the_setting_says_any_age() -> None:
+    rows = presses((0, -1, 0), (86_400, 0, -1), (100_000, -1, 0), (186_401, 0, -1), (200_000, 0, -1))
+    kept, counts = run(rows)
+    assert kept == [2]
+    assert counts.refused == {
+        "taken back by an undo": 1,
+        "undo": 1,
+        "undo of an older event": 1,
+        "undo with nothing to undo": 1,
+    }
+    kept, counts = run(rows, undo_within_hours="always")
+    assert kept == []
+    assert counts.refused == {"taken back by an undo": 2, "undo": 2, "undo with nothing to undo": 1}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(0, 12_000))
+def test_undos_later_than_a_time_and_the_setting_change_nothing_before_it(seed: int, count: int, cut: int) -> None:
+    rows = sorted(draw_rows(seed, count), key=lambda row: row[2])
+    early = [row for row in rows if row[2] <= T + cut]
+    if not early:
+        return
+    hours = 0.5
+    old = {n for n, row in enumerate(early) if row[2] < T + cut - hours * 3600}
+    whole, then = (run(some, undo_within_hours=hours, duplicates="all")[0] for some in (rows, early))
+    assert old & set(whole) == old & set(then)
+
+
 def test_an_undo_in_the_same_second_goes_by_the_order_of_the_source() -> None:
     assert run(presses((0, -1, 0), (0, 0, -1)))[0] == []
     assert run(presses((0, 0, -1), (0, -1, 0)))[0] == [1]
@@ -175,10 +203,10 @@ def plain(rows: list[Row], cleaning: CleaningConfig, duplicates: str) -> tuple[l
         if not undoes:
             open_events.setdefault((user, item, feedback), []).append(n)
             continue
-        back = open_events.pop((user, item, undoes), [])
-        back = [one for one in back if hours is None or when - rows[one][2] <= hours * 3600]
+        found = open_events.pop((user, item, undoes), [])
+        back = [one for one in found if hours == "always" or when - rows[one][2] <= hours * 3600]
         why |= dict.fromkeys(back, "taken back by an undo")
-        why[n] = "undo" if back else "undo with nothing to undo"
+        why[n] = "undo" if back else "undo of an older event" if found else "undo with nothing to undo"
     if duplicates == "last":
         last = {rows[n][:3]: n for n in sorted(left())}
         for n in left():
@@ -220,7 +248,7 @@ def draw_rows(seed: int, count: int) -> list[Row]:
 
 settings_of_rules = st.fixed_dictionaries(
     {
-        "undo_within_hours": st.sampled_from([None, 0.01, 0.5]),
+        "undo_within_hours": st.sampled_from(["always", 0.01, 0.5]),
         "repeat_seconds": st.sampled_from([0, 1, 60]),
         "bot_events_per_minute": st.sampled_from([None, 1, 3]),
         "bot_events_per_day": st.sampled_from([None, 5, 20]),

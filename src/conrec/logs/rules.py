@@ -45,7 +45,7 @@ RULES = (
     Rule("feedback", ("rating not a number", "event name not listed", "feedback not -1, 0 or 1")),
     Rule("reasons", ("reason left out",), notes=("reason not in the table",), asked=True),
     Rule("catalogue", ("unknown item",)),
-    Rule("undo", ("taken back by an undo", "undo", "undo with nothing to undo"), asked=True),
+    Rule("undo", ("taken back by an undo", "undo", "undo of an older event", "undo with nothing to undo"), asked=True),
     Rule("duplicates", ("contradicting event", "duplicate event")),
     Rule("repeated presses", ("repeated press",), asked=True),
     Rule("bot-like users", ("too many events in a minute", "too many events in a day"), asked=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -104,8 +104,9 @@ class FeedbackRule(Settings):
 class CleaningConfig(Settings):
     """Rules that look at several events of a user, in their order; what they refuse is counted."""
 
-    undo_within_hours: float | None = Field(default=None, gt=0)
-    """How old an event may be for an undo to take it back, in hours; None: any age."""
+    undo_within_hours: Annotated[float, Field(gt=0, le=1_000_000)] | Literal["always"] = 24
+    """How old an event may be for an undo to take it back, in hours; what is undone later was meant when it was pressed
+    and stays. "always": any age, which lets later events change histories and training data of earlier times."""
     repeat_seconds: int = Field(default=0, ge=0)
     """An event at most this many seconds after one of the same user, item and feedback is a repeated press and counts
     once with it; 0 turns the rule off."""

@@ -2,7 +2,8 @@
 
 1. **catalogue**: an event of an item that the catalogue does not have is refused.
 2. **undo**: an undo takes back the earlier events of its user and item whose sign it names, as far back as the undo
-   before it (and `CleaningConfig.undo_within_hours`). Neither they nor the undo itself stay.
+   before it and at most `CleaningConfig.undo_within_hours`. Neither they nor the undo itself stay. What was undone
+   later than that was felt at its time, and taking it back would change histories by what came after them: it stays.
 3. **duplicates**: of the events of one user, item and second the last in the source stays (`DataConfig.duplicates`).
 4. **repeated presses**: an event at most `CleaningConfig.repeat_seconds` after the one before of the same user, item
    and feedback is refused, whether or not that one stays: a whole burst counts once.
@@ -61,6 +62,7 @@ _UNDONE = """
     SELECT position, undone_at AS other, CASE
             WHEN undoes = 0 THEN 'taken back by an undo'
             WHEN undoes_before = 0 AND timestamp - ts_before <= :within THEN 'undo'
+            WHEN undoes_before = 0 THEN 'undo of an older event'
             ELSE 'undo with nothing to undo' END AS reason
     FROM beside WHERE undoes <> 0 OR undone_at - timestamp <= :within"""
 _AGAIN = """
@@ -135,7 +137,7 @@ def clean(engine: Engine, config: DataConfig, source: Places, known_item: str) -
         tally.add_refused("unknown item", unknown["n"], unknown["first"], says)
     if undos:
         hours = cleaning.undo_within_hours
-        _remove(engine, tally, _UNDONE, _undo_shown, within=_ALWAYS if hours is None else int(hours * 3600))
+        _remove(engine, tally, _UNDONE, _undo_shown, within=_ALWAYS if hours == "always" else int(hours * 3600))
     if config.duplicates == "last":
         _remove(engine, tally, _AGAIN, lambda row, last: _again_shown(engine, source, row, last))
     if cleaning.repeat_seconds:
