@@ -90,7 +90,7 @@ def opened(config: DataConfig) -> tuple[list[dict[str, Any]], Any]:
 
 @pytest.mark.parametrize("parts", [1, 4])
 def test_the_engine_reads_what_loading_reads(tmp_path: Path, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conrec.logs.engines.embedded._PART", 512)
+    monkeypatch.setattr("conrec.logs.parquet.read_group.__defaults__", (512,), raising=True)
     config = load_config(file=write_messy(tmp_path, parts)).data
     loaded = load(config)
     rows, found = opened(config)

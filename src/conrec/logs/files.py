@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from conrec.errors import DataError, did_you_mean
 from conrec.logs.json_lines import json_columns, read_json_lines
+from conrec.logs.parquet import no_parquet, open_parquet
 from conrec.logs.streams import opened, suffix_of
 from conrec.logs.text_records import (
     TextFormat,
@@ -109,7 +110,7 @@ def read_raw(
         try:
             table = _parquet(path)[0].read(columns=wanted)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise _no_parquet(path, error) from None
+            raise no_parquet(path, error) from None
         raw = Raw(path, table, lambda row: row + 1, "row")
     elif kind == "json":
         table, lines = read_json_lines(path, wanted, schema)
@@ -209,16 +210,11 @@ def _missing(path: Path, name: str, present: Sequence[str], setting: str, kind: 
 
 def _parquet(path: Path) -> tuple[pq.ParquetFile, list[str]]:
     """An open file and the names of its columns."""
+    file = open_parquet(path)
     try:
-        file = pq.ParquetFile(path)
         return file, file.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _no_parquet(path, error) from None
-
-
-def _no_parquet(path: Path, error: Exception) -> DataError:
-    said = " ".join(str(error).split())[:300]
-    return DataError(f"cannot be read as Parquet ({said})", where=str(path))
+        raise no_parquet(path, error) from None
 
 
 def _resolved(path: Path, text: TextFormat) -> TextFormat:

@@ -58,7 +58,7 @@ class Times:
 def read_seconds(rows: Rows, column: str, unit: str, latest: int, zone: str = "UTC") -> Times:
     """Seconds since 1970 UTC of each value on its own.
 
-    Columns of Arrow's timestamp and date types are converted. Text and numbers are read in ``unit``: "s", "ms", "us",
+    Columns of Arrow's timestamp and date types are converted. Text and numbers, decimals among them, are read in ``unit``: "s", "ms", "us",
     "ns", "iso" for ISO 8601 text, or "auto". Fractions of a second are refused in "s" and cut off in the others.
 
     Args:
@@ -72,6 +72,8 @@ def read_seconds(rows: Rows, column: str, unit: str, latest: int, zone: str = "U
     Raises:
         ConfigError: there is no such zone.
     """
+    if zone != "UTC":
+        _zone(zone)  # a wrong name is said even where no local time would be met
     values = column_of(rows, column)
     kind = values.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
@@ -141,6 +143,8 @@ def _none(rows: int) -> Times:
 
 def _whole_numbers(values: pa.Array) -> tuple[Array, Array]:
     """Whole numbers, int64 [rows], and a mask of the values that are one."""
+    if pa.types.is_decimal(values.type):
+        values = values.cast(pa.string())
     if is_text(values.type):
         good = pc.fill_null(pc.match_substring_regex(values, _INTEGER), False)
         digits = pc.replace_substring_regex(pc.utf8_trim_whitespace(pc.if_else(good, values, "0")), r"\.0*$", "")

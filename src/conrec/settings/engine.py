@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from conrec.settings.base import Positive, Settings
+from conrec.settings.base import Settings
 
 __all__ = ["EngineConfig"]
 
@@ -17,9 +17,9 @@ class EngineConfig(Settings):
 
     name: Literal["duckdb", "spark"] = "duckdb"
     """`duckdb` runs within this process and spills to disk; `spark` runs on a Spark master (extra `spark`)."""
-    threads: Positive | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads of DuckDB; None: those of the run."""
-    memory_gb: float | None = Field(default=None, gt=0)
+    memory_gb: float | None = Field(default=None, ge=0.1)
     """Memory of DuckDB in GB (10^9 bytes) before it spills; None: half of the machine's."""
     temporary: Path | None = None
     """Folder for what does not fit in memory; None: the system's."""

@@ -21,11 +21,13 @@ from types import TracebackType
 
 import pyarrow as pa
 
+from conrec.logs.parquet import Chunk
+
 __all__ = ["Engine", "Part", "Value"]
 
 Value = int | float | str
-Part = Callable[[pa.Table, int], pa.Table]
-"""From some rows and the position of the first of them to as many others."""
+Part = Callable[[Chunk], pa.Table]
+"""From some rows of a file to as many others."""
 
 
 class Engine(ABC):
@@ -47,9 +49,12 @@ class Engine(ABC):
             name: of the table.
             paths: the files, in order; where Spark runs on several machines, readable on all of them.
             columns: of the files.
-            function: gets some rows and the position of the first of them (over all files, from 0), and returns as
-                many of ``schema``, in their order; Spark sends it to its workers.
-            schema: with a column ``position``.
+            function: gets some rows of one file and returns as many of ``schema``, in their order; Spark sends it to
+                its workers.
+            schema: of what it returns.
+
+        Raises:
+            ConrecError: what ``function`` raises, and a file that cannot be read.
         """
 
     @abstractmethod

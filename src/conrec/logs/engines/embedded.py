@@ -7,14 +7,16 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from conrec.errors import ConfigError, ConrecError
 from conrec.logs.engines.base import Engine, Part, Value
+from conrec.logs.parquet import groups_of, read_group
 
 __all__ = ["DuckDb"]
 
@@ -25,7 +27,6 @@ _FUNCTIONS = (
     " t >= found[-1] + horizon THEN list_append(found, t) ELSE found END, [times[1]])",
 )
 _BATCH = 262_144
-_PART = 1_000_000
 _BOUND = re.compile(r":([a-z_]+)")
 
 
@@ -61,25 +62,29 @@ class DuckDb(Engine):
     def read_parts(
         self, name: str, paths: Sequence[Path], columns: Sequence[str], function: Part, schema: pa.Schema
     ) -> None:
+        raised: list[ConrecError] = []
+
         def parts() -> Iterator[pa.RecordBatch]:
-            first = 0
-            for path in paths:
-                with pq.ParquetFile(path) as file:
-                    for batch in file.iter_batches(_PART, columns=list(columns)):
-                        rows = pa.Table.from_batches([batch])
-                        yield from function(rows, first).to_batches()
-                        first += rows.num_rows
+            try:
+                for group in groups_of(paths):
+                    for chunk in read_group(group, columns):
+                        yield from function(chunk).to_batches()
+            except ConrecError as error:  # DuckDB would wrap it in one of its own
+                raised.append(error)
 
         self.connection.register("_given", pa.RecordBatchReader.from_batches(schema, parts()))
-        self.connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _given")
+        self._run(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _given", {})
         self.connection.unregister("_given")
+        if raised:
+            raise raised[0]
 
     def step(self, name: str, query: str, **values: Value) -> None:
-        self.connection.execute(*_bound(f"CREATE OR REPLACE TABLE {name} AS {query}", values))
+        self._run(f"CREATE OR REPLACE TABLE {name} AS {query}", values)
 
     def batches(self, query: str, **values: Value) -> Iterator[pa.RecordBatch]:
         bound, used = _bound(query, values)
-        reader = self.connection.sql(bound, params=used).to_arrow_reader(_BATCH)
+        with _limits():
+            reader = self.connection.sql(bound, params=used).to_arrow_reader(_BATCH)
         yield pa.RecordBatch.from_pylist([], schema=reader.schema)  # so that no rows still have their columns
         yield from reader
 
@@ -112,6 +117,31 @@ class DuckDb(Engine):
     def close(self) -> None:
         self.connection.close()
         shutil.rmtree(self.spilled, ignore_errors=True)
+
+    def _run(self, query: str, values: dict[str, Value]) -> None:
+        with _limits():
+            self.connection.execute(*_bound(query, values))
+
+
+@contextmanager
+def _limits() -> Iterator[None]:
+    """Say with our own words that memory or the disk for what does not fit in it is not enough."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        found = "DuckDB needs more memory than it may use, or more disk than there is for what does not fit in it"
+        mend = f"Raise engine.memory_gb, or name a folder with more room. DuckDB says: {_first_line(error)}"
+        raise ConfigError(found, where="engine.memory_gb, engine.temporary", mend=mend) from None
+    except duckdb.IOException as error:
+        raise ConfigError(
+            f"DuckDB cannot write what does not fit in memory ({_first_line(error)})",
+            where="engine.temporary",
+            expected="a folder that can be written, on a disk with room",
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _bound(query: str, values: dict[str, Value]) -> tuple[str, dict[str, Value]]:

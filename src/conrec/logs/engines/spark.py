@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from conrec.errors import MissingExtraError
+from conrec.errors import ConfigError, MissingExtraError
 from conrec.logs.engines.base import Engine, Part, Value
+from conrec.logs.parquet import Group, groups_of, read_group
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -30,11 +29,10 @@ _FUNCTIONS = (
     " THEN concat(found, array(t)) ELSE found END)",
 )
 _BATCH = 262_144
-_CONSTRAINTS = "spark.sql.constraintPropagation.enabled"
 
 
 class Spark(Engine):
-    """The active session, or a new one on ``master``; a session that was active before stays so after `close`.
+    """A session beside the active one, or on ``master``; one that was active before stays as it was.
 
     Each step's rows stay on the executors; where the session has a checkpoint folder they are written there, and so
     outlive an executor that is lost.
@@ -58,11 +56,12 @@ class Spark(Engine):
 
         active = SparkSession.getActiveSession()
         self.own = active is None
-        self.session: SparkSession = active or local_session(master)
+        self.started: SparkSession = active or _started(master)
+        # Tables, functions and settings of its own: nothing of the user's session is touched.
+        self.session: SparkSession = self.started.newSession()
         self.names: set[str] = set()
         # Spark 4.3 cannot checkpoint a union of which it knows constraints ("key not found").
-        self.before = self.session.conf.get(_CONSTRAINTS)
-        self.session.conf.set(_CONSTRAINTS, "false")
+        self.session.conf.set("spark.sql.constraintPropagation.enabled", "false")
         for function in _FUNCTIONS:
             self.session.sql(function)
 
@@ -72,27 +71,38 @@ class Spark(Engine):
     def read_parts(
         self, name: str, paths: Sequence[Path], columns: Sequence[str], function: Part, schema: pa.Schema
     ) -> None:
+        from pyspark.errors import PySparkException  # noqa: PLC0415  (an extra)
         from pyspark.sql.pandas.types import from_arrow_schema  # noqa: PLC0415  (an extra)
 
         def made(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                *given, position = pa.Table.from_batches([batch]).columns
-                # A batch may hold rows of several places of a file, so each row brings its own position.
-                result = function(pa.table(given, names=names), 0)
-                at = result.schema.get_field_index("position")
-                yield from result.set_column(at, "position", position).to_batches()
+                for one in batch.to_pylist():
+                    group = Group(Path(one["path"]), one["group"], one["row"], one["first"])
+                    for chunk in read_group(group, names, _BATCH):
+                        yield from function(chunk).to_batches()
 
         names = list(columns)
-        first, frames = 0, []
-        for path in paths:
-            frame = self.session.read.parquet(str(path))
-            place = frame.metadataColumn("_metadata").getField("row_index") + first
-            # Spark asks for columns by name again, and would take a dot for a field.
-            chosen = [frame[_quoted(one)].alias(f"c{n}") for n, one in enumerate(names)]
-            frames.append(frame.select(*chosen, place.alias("position")))
-            with pq.ParquetFile(path) as file:
-                first += file.metadata.num_rows
-        self._keep(name, reduce(lambda a, b: a.unionByName(b), frames).mapInArrow(made, from_arrow_schema(schema)))
+        groups = groups_of(paths)
+        if not groups:
+            self.table(name, schema.empty_table())
+            return
+        # Spark's own reader takes names for patterns and makes one type of all parts' types.
+        listed = pa.table(
+            {
+                "path": [str(one.path.absolute()) for one in groups],
+                "group": [one.group for one in groups],
+                "row": [one.row for one in groups],
+                "first": [one.first for one in groups],
+            }
+        )
+        spread = self.session.createDataFrame(listed).repartition(len(groups))
+        try:
+            self._keep(name, spread.mapInArrow(made, from_arrow_schema(schema)))
+        except PySparkException:
+            for group in groups:  # what a worker raised comes back as text: here it is raised again as what it is
+                for chunk in read_group(group, names):
+                    function(chunk)
+            raise
 
     def step(self, name: str, query: str, **values: Value) -> None:
         self._keep(name, self._frame(query, values))
@@ -124,9 +134,7 @@ class Spark(Engine):
     def close(self) -> None:
         self.drop(*list(self.names))
         if self.own:
-            self.session.stop()
-        else:
-            self.session.conf.set(_CONSTRAINTS, self.before)
+            self.started.stop()
 
     def _frame(self, query: str, values: dict[str, Value]) -> DataFrame:
         return self.session.sql(query, args=values or None)
@@ -139,9 +147,17 @@ class Spark(Engine):
         self.names.add(name)
 
 
-def _quoted(column: str) -> str:
-    """A column's name as Spark's DataFrames take it literally, dots and quotes included."""
-    return "`" + column.replace("`", "``") + "`"
+def _started(master: str | None) -> SparkSession:
+    """A new session; what keeps Spark from starting is the user's to mend."""
+    try:
+        return local_session(master)
+    except Exception as error:
+        raise ConfigError(
+            f"Spark could not be started ({str(error).partition(chr(10))[0][:200]})",
+            where="engine.master" if master else "engine.name",
+            expected="a master that can be reached, such as local[2], and Java 17 or later",
+            mend="Look at JAVA_HOME and engine.master, or use engine.name = duckdb.",
+        ) from None
 
 
 def local_session(master: str | None) -> SparkSession:

@@ -31,7 +31,8 @@ __all__ = ["clean"]
 
 _COLUMNS = "position, user_id, item_id, timestamp, feedback"
 _CONVERSION = """
-    SELECT refused AS word, count(*) AS n, min(position) AS first, min_by(shown, position) AS shown
+    SELECT refused AS word, count(*) AS n, min(position) AS first,
+        min_by(shown, CASE WHEN shown IS NOT NULL THEN position END) AS shown
     FROM converted WHERE refused IS NOT NULL GROUP BY refused"""
 _NOTES = """
     SELECT c.noted AS word, count(*) AS n, min(c.position) AS first,

@@ -11,8 +11,12 @@ from conrec.config import DataConfig, EventColumns, ItemColumns
 from conrec.errors import ConfigError
 from conrec.logs.catalogue import clean_items
 from conrec.logs.counts import Counts, FileCounts
-from conrec.logs.files import Raw, TextFormat, column_names, read_raw
+from conrec.logs.engines import DuckDb
+from conrec.logs.files import TextFormat, column_names, read_raw
+from conrec.logs.parquet import parquet_parts
+from conrec.logs.schema import EVENTS
 from conrec.logs.sources.base import Description, Loaded, Source, hash_files
+from conrec.logs.sources.engine_table import clean_parquet
 from conrec.logs.validation import clean_events, feedback_column, feedback_names, needed_columns
 
 __all__ = [
@@ -20,8 +24,9 @@ __all__ = [
     "event_columns",
     "files",
     "load",
+    "named_files",
     "own_item_columns",
-    "parquet_parts",
+    "parquet_events",
     "read_events",
     "read_item_file",
 ]
@@ -34,12 +39,19 @@ def load(config: DataConfig) -> Loaded:
         ConfigError: a file is not named, or the mapping or the rule to feedback is incomplete.
         DataError: a file cannot be used as it is.
     """
-    events_path = _path(config.events, "data.events")
-    items_path = _path(config.items, "data.items")
+    events_path, items_path = named_files(config)
     items, item_counts = read_item_file(items_path, config)
     events, event_counts = read_events(events_path, config, items)
-    hashes = hash_files(files(config))
-    return Loaded("table", events, items, Counts(event_counts, item_counts), hashes)
+    return Loaded("table", events, items, Counts(event_counts, item_counts), hash_files(files(config)))
+
+
+def named_files(config: DataConfig) -> tuple[Path, Path]:
+    """The paths of events and items.
+
+    Raises:
+        ConfigError: one is not named.
+    """
+    return _path(config.events, "data.events"), _path(config.items, "data.items")
 
 
 def read_item_file(path: Path, config: DataConfig, known: Collection[str] | None = None) -> tuple[pa.Table, FileCounts]:
@@ -84,15 +96,17 @@ def read_events(path: Path, config: DataConfig, items: pa.Table) -> tuple[pa.Tab
         ConfigError: the mapping or the rule to feedback is incomplete.
         DataError: the file cannot be used as it is.
     """
-    text = _text(config, config.separator, config.header)
-    parts = parquet_parts(path) or (path,)
-    columns = event_columns(parts[0], config)
-    raws = [read_raw(one, text, needed_columns(columns)) for one in parts]
-    if len(raws) == 1:
-        raw = raws[0]
-    else:
-        raw = Raw(path, pa.concat_tables(one.table for one in raws), lambda row: row + 1, "row")
+    paths = parquet_parts(path)
+    if paths:
+        with DuckDb() as engine:
+            counts = clean_parquet(engine, paths, event_columns(paths[0], config), config, items)
+            return engine.read(_IN_ORDER).cast(EVENTS), counts
+    columns = event_columns(path, config)
+    raw = read_raw(path, _text(config, config.separator, config.header), needed_columns(columns))
     return clean_events(raw, columns, config, items)
+
+
+_IN_ORDER = "SELECT user_id, item_id, timestamp, feedback FROM clean_events ORDER BY position"
 
 
 def event_columns(path: Path, config: DataConfig) -> EventColumns:
@@ -106,11 +120,9 @@ def event_columns(path: Path, config: DataConfig) -> EventColumns:
     return feedback_column(config.columns, column_names(path, text, feedback_names(config.columns)))
 
 
-def parquet_parts(path: Path) -> tuple[Path, ...]:
-    """The files of a folder of Parquet files, as engines write them, by name; a single Parquet file; else nothing."""
-    if path.is_dir():
-        return tuple(sorted(path.glob("*.parquet")))
-    return (path,) if path.is_file() and path.suffix.lower() in (".parquet", ".pq") else ()
+def parquet_events(config: DataConfig) -> tuple[Path, ...]:
+    """The files of the events where they are Parquet; nothing where they are not, or not named, or not there."""
+    return () if config.events is None else parquet_parts(config.events.expanduser())
 
 
 def files(config: DataConfig) -> list[Path]:
