@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -121,3 +122,26 @@ def test_dates_are_midnight_of_the_zone() -> None:
 def test_a_zone_that_is_none() -> None:
     with pytest.raises(ConfigError, match=r"data\.timezone: there is no time zone 'Europe/Berlim' on this machine"):
         read([datetime(2021, 7, 1)], "s", "Europe/Berlim")
+
+
+@pytest.mark.parametrize("values", [[T], [str(T)], pa.array([T]).cast(pa.timestamp("s", "UTC"))])
+def test_a_zone_that_is_none_is_said_where_no_time_is_local(values: Any) -> None:
+    with pytest.raises(ConfigError, match=r"data\.timezone: there is no time zone 'Mars/X' on this machine"):
+        read(values, "s", "Mars/X")
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(20, 0), pa.decimal256(60, 0), pa.decimal128(38, 12)])
+def test_whole_decimals_are_numbers(kind: pa.DataType) -> None:
+    numbers = [T * 1000 + 7, None, -5, 0]
+    values = pa.array([None if one is None else Decimal(one) for one in numbers], kind)
+    found = read(values, "ms")
+    assert found.there.tolist()[:3] == [True, False, True]
+    assert found.seconds.tolist() == [T, 0, -1, 0]
+    assert read(values, "auto").seconds.tolist()[0] == T
+
+
+def test_decimals_that_no_machine_word_holds_or_that_are_not_whole_are_refused() -> None:
+    parts = pa.array([Decimal("1600000000.5"), Decimal(T), Decimal(10) ** 20], pa.decimal128(38, 2))
+    assert read(parts, "s").there.tolist() == [False, True, False]
+    seconds, there = seconds_of(raw_of(parts), "ts", "s", LATEST)
+    assert (seconds.tolist(), there.tolist()) == ([0, T, 0], [False, True, False])
