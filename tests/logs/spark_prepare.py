@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from conrec.config import load_config
+from conrec.errors import ConrecError
 from conrec.logs.counts import Counts, FileCounts
-from conrec.logs.engines.spark import Spark
+from conrec.logs.engines.spark import local_session
 from conrec.logs.prepare import prepare
 from conrec.logs.sources import Loaded
 
@@ -22,11 +23,20 @@ def loaded(case: Path) -> Loaded:
 
 
 def main(folder: Path) -> None:
-    """Prepare each FOLDER/CASE, its events.parquet or what its config.toml names, into FOLDER/CASE/spark."""
-    with Spark("local[2]"):  # the session that each of them takes
-        for case in sorted(one for one in folder.iterdir() if one.is_dir()):
-            config = load_config(file=case / "config.toml", overrides={"engine": {"name": "spark"}})
+    """Prepare each FOLDER/CASE, its events.parquet or what its config.toml names, into FOLDER/CASE/spark.
+
+    What stops one is written to FOLDER/CASE/error.txt. The user's own tables must still be there at the end.
+    """
+    session = local_session("local[2]")
+    session.range(3).createOrReplaceTempView("events")
+    for case in sorted(one for one in folder.iterdir() if one.is_dir()):
+        config = load_config(file=case / "config.toml", overrides={"engine": {"name": "spark"}})
+        try:
             prepare(config, case / "spark", loaded(case) if (case / "events.parquet").exists() else None)
+        except ConrecError as error:
+            (case / "error.txt").write_text(str(error), encoding="utf-8")
+    assert session.sql("SELECT * FROM events").count() == 3
+    session.stop()
 
 
 if __name__ == "__main__":

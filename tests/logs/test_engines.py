@@ -23,7 +23,7 @@ from conrec.logs.schema import EVENTS, ITEMS
 from conrec.protocol import periods_of, tile_windows
 from tests.logs.small_logs import draw_log
 from tests.logs.spark_prepare import loaded
-from tests.logs.test_opening import write_messy
+from tests.logs.test_opening import write_broken, write_messy, write_odd
 
 
 def test_functions_are_what_the_base_says() -> None:
@@ -93,17 +93,23 @@ def test_spark_writes_the_same_bytes(prepared_ml100k: Prepared, tmp_path: Path) 
     config = "[swing]\nmore_than = 1\nusers_per_item = 4\n[protocol]\nvalidation_cut = 0.5\n"
     write_case(tmp_path / "drawn", small, np.arange(len(small)), config)
     write_messy(tmp_path / "parts", 3)
+    write_odd(tmp_path / "odd")
+    write_broken(tmp_path / "broken")
     script = Path(__file__).with_name("spark_prepare.py")
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False, timeout=500
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for case in (tmp_path / "ml-100k", tmp_path / "drawn", tmp_path / "parts"):
-        given = None if case.name == "parts" else loaded(case)
+    for name in ("ml-100k", "drawn", "parts", "odd"):
+        case = tmp_path / name
+        given = loaded(case) if name in ("ml-100k", "drawn") else None
         prepare(load_config(file=case / "config.toml"), case / "duckdb", given)
         assert given is None or pq.read_table(case / "duckdb/data/swing.parquet").num_rows > 0
         for file in sorted((case / "duckdb/data").iterdir()):
             assert file.read_bytes() == (case / "spark/data" / file.name).read_bytes(), f"{case.name}: {file.name}"
+    said = (tmp_path / "broken/error.txt").read_text(encoding="utf-8")
+    assert "part-001.parquet, row 1235" in said
+    assert "not UTF-8" in said
 
 
 def write_case(case: Path, log: Log, rows: np.ndarray, config: str) -> None:

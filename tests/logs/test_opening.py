@@ -81,6 +81,36 @@ def write_messy(folder: Path, parts: int) -> Path:
     return config
 
 
+def write_odd(folder: Path) -> Path:
+    """A folder of parts that no reader should guess about: other types, an empty one, a hidden one, odd names.
+
+    Beside it lies a file that its name, taken for a pattern, would also name.
+    """
+    path = write_messy(folder, 1)
+    rows = messy(0).slice(0, 1200)
+    named = folder / "part[1]*"
+    named.mkdir()
+    text = rows.set_column(1, "item.id", rows["item.id"].cast(pa.string()))
+    wide = rows.set_column(1, "item.id", pa.array([2**53 + 1 if n % 7 == 0 else n % 300 for n in range(1200)]))
+    for name, part in (("a", rows.slice(0, 0)), ("b*", rows), ("c", text), ("d:e", wide), ("_hidden", rows)):
+        pq.write_table(part, named / f"{name}.parquet", row_group_size=500)
+    pq.write_table(rows, folder / "part1x.parquet")
+    path.write_text(CONFIG.format(events="part[1]*"))
+    return path
+
+
+def write_broken(folder: Path) -> Path:
+    """Two parts, of which the second has an id that is not UTF-8, far from the first rows."""
+    path = write_messy(folder, 2)
+    part = folder / "parts/part-001.parquet"
+    rows = pq.read_table(part)
+    users = [one.encode() for one in rows["the user's"].to_pylist()]
+    users[1234] = b"\xff\xfe"
+    broken = pa.array(users, pa.binary()).cast(pa.large_binary()).view(pa.large_string())
+    pq.write_table(rows.set_column(0, "the user's", broken), part, store_schema=True)
+    return path
+
+
 def opened(config: DataConfig) -> tuple[list[dict[str, Any]], Any]:
     with DuckDb() as engine:
         found = open_log(engine, config)
@@ -127,3 +157,20 @@ def test_what_is_wrong_with_a_column_is_said_before_anything_is_read(tmp_path: P
     pq.write_table(rows.slice(0, 0), tmp_path / "messy.parquet")
     with pytest.raises(DataError, match="has no rows"):
         opened(config)
+
+
+def test_parts_of_other_types_an_empty_one_and_a_hidden_one(tmp_path: Path) -> None:
+    config = load_config(file=write_odd(tmp_path)).data
+    rows, found = opened(config)
+    assert found.counts.events.rows == 3600
+    assert rows == load(config).events.to_pylist()
+    assert {"299", "7"} <= {one["item_id"] for one in rows}
+    assert found.counts.events.refused["unknown item"] > 100  # 2^53 + 1 among them, to the digit
+    assert any("9007199254740993" in one or "row" in one for one in found.counts.events.examples.values())
+
+
+def test_what_is_wrong_in_a_later_part_is_named_with_its_place(tmp_path: Path) -> None:
+    config = load_config(file=write_broken(tmp_path)).data
+    for read in (opened, load):
+        with pytest.raises(DataError, match=r"part-001.parquet, row 1235, column .*not UTF-8"):
+            read(config)
