@@ -31,7 +31,7 @@ from conrec.logs.simulation import simulate
 from conrec.logs.swing import SwingTable, swing_neighbours
 from conrec.settings.simulation import SimulationConfig
 
-PARTS = ("growth", "plain", "swing")
+PARTS = ("growth", "dense", "plain", "swing")
 MILLION = 1_000_000
 
 
@@ -41,6 +41,28 @@ def log_of_size(folder: Path, events: int, items: int = 20_000) -> Path:
     if not out.exists():
         simulate(SimulationConfig(users=events // 250, items=items, events=events, truth_items=0), out)
     return out
+
+
+def dense_log(folder: Path, events: int) -> Path:
+    """A log that loads every step: few items, so that many have more than 200 who dislike them, presses that are
+    undone, and all rules of cleaning on."""
+    out = folder / f"dense-{events}"
+    simulate(SimulationConfig(users=events // 250, items=2_000, events=events, undone=0.2, truth_items=0), out)
+    config = out / "config.toml"
+    rules = "[data.cleaning]\nrepeat_seconds = 60\nbot_events_per_minute = 600\nbot_events_per_day = 20_000\n"
+    config.write_text(f"{config.read_text(encoding='utf-8')}\n{rules}", encoding="utf-8")
+    return out
+
+
+def dense(report: Report, folder: Path, events: int, threads: int) -> None:
+    """Time and memory of the log that loads every step, once."""
+    report.heading(f"{events:,} events over 2,000 items, presses undone, every rule of cleaning on")
+    found = run_alone("ours", dense_log(folder, events), threads)
+    for step, took in found.seconds.items():
+        report.figure(f"dense_events_per_second/{step}", events / took)
+    report.figure("dense_swing_pairs", found.pairs)
+    report.claim("ten_million_seconds/dense", found.whole, runs=1, at_most=300)
+    report.claim("ten_million_peak_gb/dense", found.gigabytes, runs=1, at_most=8)
 
 
 def growth(report: Report, folder: Path, sizes: tuple[int, ...], turns: int, threads: int) -> None:
@@ -59,6 +81,7 @@ def growth(report: Report, folder: Path, sizes: tuple[int, ...], turns: int, thr
     report.claim("ten_million_seconds", medians[-1], runs=turns, at_most=300)
     peak = statistics.median(one.gigabytes for one in largest)
     report.claim("ten_million_peak_gb", peak, runs=turns, at_most=8)
+    report.figure("swing_pairs_of_the_largest", largest[0].pairs)
     report.claim("growth_exponent", slope, runs=turns, at_most=1.0)
 
 
@@ -143,6 +166,8 @@ def main() -> None:
         folder = Path(name)
         if given.wants("growth"):
             growth(report, folder, sizes, turns, threads)
+        if given.wants("dense"):
+            dense(report, folder, sizes[-1], threads)
         if given.wants("plain"):
             against_plain(report, folder, (sizes[-1], sizes[0]), turns, threads)
         if given.wants("swing"):

@@ -1,7 +1,7 @@
 """Whether DuckDB and Spark write the same bytes: the data stage of whole logs on both, file by file.
 
-Run as ``python -m benchmarks.studies.engines NAME=CONFIG.toml … --json FILE``; each log is prepared by both engines into
-a temporary folder, and the SHA-256 of every file is compared. Spark runs as ``local[2]``.
+Run as ``python -m benchmarks.studies.engines NAME=CONFIG.toml … --json FILE``; each log is prepared by both engines
+into a temporary folder, and the SHA-256 of every file is compared. Spark runs as ``local[2]``.
 """
 
 from __future__ import annotations
