@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conrec.config import CleaningConfig, DataConfig, EventColumns, FeedbackRule
+from conrec.config import CleaningConfig, DataConfig, EventColumns, FeedbackRule, dump_config, load_config
+from conrec.errors import ConfigError
 from conrec.logs.conversion import CONVERTED
 from conrec.logs.counts import FileCounts
 from conrec.logs.engines import DuckDb
@@ -110,6 +111,18 @@ def test_what_is_undone_a_day_later_stays_unless_the_setting_says_any_age() -> N
     kept, counts = run(rows, undo_within_hours="always")
     assert kept == []
     assert counts.refused == {"taken back by an undo": 2, "undo": 2, "undo with nothing to undo": 1}
+
+
+@pytest.mark.parametrize("hours", [0, -1, 1e9, float("inf"), float("nan"), True, None, "none", "24"])
+def test_hours_that_are_none(hours: Any) -> None:
+    with pytest.raises(ConfigError, match=r'undo_within_hours: .* is neither "always" nor a number of hours above 0'):
+        load_config(overrides={"data": {"cleaning": {"undo_within_hours": hours}}})
+
+
+def test_any_age_is_kept_in_the_file_of_a_run(tmp_path: Path) -> None:
+    config = load_config(overrides={"data": {"cleaning": {"undo_within_hours": "always"}}})
+    (tmp_path / "config.toml").write_text(dump_config(config))
+    assert load_config(file=tmp_path / "config.toml").data.cleaning.undo_within_hours == "always"
 
 
 @settings(deadline=None, max_examples=25)

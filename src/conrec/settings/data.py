@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from conrec.settings.base import Positive, Settings, Share
 
@@ -22,6 +22,9 @@ __all__ = [
     "SwingConfig",
     "reason_key",
 ]
+
+
+MOST_HOURS = 1_000_000
 
 
 class EventColumns(Settings):
@@ -104,7 +107,7 @@ class FeedbackRule(Settings):
 class CleaningConfig(Settings):
     """Rules that look at several events of a user, in their order; what they refuse is counted."""
 
-    undo_within_hours: Annotated[float, Field(gt=0, le=1_000_000)] | Literal["always"] = 24
+    undo_within_hours: float | Literal["always"] = 24
     """How old an event may be for an undo to take it back, in hours; what is undone later was meant when it was pressed
     and stays. "always": any age, which lets later events change histories and training data of earlier times."""
     repeat_seconds: int = Field(default=0, ge=0)
@@ -115,6 +118,14 @@ class CleaningConfig(Settings):
     off."""
     bot_events_per_day: Positive | None = None
     """The same for one day (UTC)."""
+
+    @field_validator("undo_within_hours", mode="before")
+    @classmethod
+    def _hours_or_always(cls, value: object) -> object:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MOST_HOURS
+        if not number and value != "always":
+            raise ValueError(f'{value!r} is neither "always" nor a number of hours above 0, at most {MOST_HOURS:,}')
+        return value
 
 
 class DataConfig(Settings):
