@@ -82,7 +82,7 @@ def test_iso_is_what_python_reads(texts: list[str], zone: str) -> None:
             assert not found.there[row]
             continue
         assert found.there[row]
-        if 0 < expected < LATEST:
+        if 631_152_000 <= expected < LATEST:  # others are refused by whoever reads them
             assert found.seconds[row] == expected
 
 

@@ -59,8 +59,8 @@ def read_seconds(rows: Rows, column: str, unit: str, latest: int, zone: str = "U
     """Seconds since 1970 UTC of each value on its own.
 
     Columns of Arrow's timestamp and date types are converted. Text and numbers, decimals among them, are read in
-    ``unit``: "s", "ms", "us", "ns", "iso" for ISO 8601 text, or "auto". Fractions of a second are refused in "s" and cut
-    off in the others.
+    ``unit``: "s", "ms", "us", "ns", "iso" for ISO 8601 text, or "auto". Fractions of a second are refused in "s" and
+    cut off in the others.
 
     Args:
         rows: that have the column.
