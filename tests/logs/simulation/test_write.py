@@ -43,6 +43,26 @@ def test_counts_are_those_of_the_file(simulated):
     assert f"{said.ratio:.2f} positives for each" in "\n".join(said.lines())
 
 
+def test_a_folder_that_cannot_be_made_is_said_before_the_simulation(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr("conrec.logs.simulation.write.calibrate", lambda _: pytest.fail("it began"))
+    config = simulation_config(TINY)
+    with pytest.raises(ConfigError, match=r"file: is a file; expected a folder"):
+        simulate(config, tmp_path / "file")
+    with pytest.raises(ConfigError, match=r"file.below: cannot be written to \(Not a directory\)"):
+        simulate(config, tmp_path / "file" / "below")
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_exposures_that_nobody_could_be_given_are_said(tmp_path, simulated):
+    few = simulate(simulation_config({**TINY, "items": 30}), tmp_path)
+    assert few.asked == TINY["events"]
+    assert few.exposures <= 40 * 30 < few.asked
+    assert few.lines()[-1].startswith(f"exposures: 1,500 asked for, {few.exposures:,} made: ")
+    _, said = simulated
+    assert any("asked for" in line for line in said.lines()) == (said.exposures < SMALL.events)
+
+
 def test_the_ratio_of_the_settings_is_met(simulated):
     _, said = simulated
     assert said.ratio == pytest.approx(5, rel=0.1)

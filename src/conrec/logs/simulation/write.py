@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,9 @@ class Simulated:
     """What was written.
 
     Attributes:
+        asked: exposures that the settings ask for.
         events: rows of the log.
-        exposures: of which exposures.
+        exposures: of which exposures; fewer than asked for where users have seen everything that is there for them.
         users: with an event.
         positives: positive reactions.
         negatives: negative reactions that stay.
@@ -53,6 +55,7 @@ class Simulated:
         seconds: it took, the pilot and the truth included.
     """
 
+    asked: int
     events: int
     exposures: int
     users: int
@@ -72,12 +75,17 @@ class Simulated:
     def lines(self) -> list[str]:
         """For people."""
         shares = f"{self.positives:,} positive, {self.negatives:,} negative ({self.ratio:.2f} positives for each)"
+        missing = [
+            f"exposures: {self.asked:,} asked for, {self.exposures:,} made: the others were for users who have seen "
+            "every item that is there for them; more items, or fewer events for each user, leave room"
+        ]
         return [
             f"events: {self.events:,} of {self.users:,} users, {self.exposures:,} of them exposures",
             f"reactions: {shares}",
             f"negatives that say nothing about taste: {self.off_topic:,}; presses undone: {self.undone:,}",
             f"thresholds: negative below {self.threshold_negative:.3f}, positive above {self.threshold_positive:.3f}",
             f"{self.seconds:.1f} s, {self.events / max(self.seconds, 1e-9):,.0f} events a second",
+            *(missing if self.exposures < self.asked else []),
         ]
 
 
@@ -97,8 +105,12 @@ def simulate(config: SimulationConfig, folder: Path, part: int = PART) -> Simula
         config: the platform.
         folder: made where it is missing; files of these names in it are replaced.
         part: events of a row group; changes nothing but the layout of the file.
+
+    Raises:
+        ConfigError: the folder cannot be made or written to; said before anything is simulated.
     """
     begin = time.perf_counter()
+    _make(folder)
     thresholds = calibrate(config)
     world = draw_world(config)
     snapshots = list(range(0, config.days, config.truth_days))
@@ -115,6 +127,7 @@ def simulate(config: SimulationConfig, folder: Path, part: int = PART) -> Simula
         _write_truth(folder / "truth.parquet", world, np.flatnonzero(there), snapshots, step)
     seconds = time.perf_counter() - begin
     done = Simulated(
+        asked=config.events,
         users=int(there.sum()),
         threshold_negative=thresholds.negative,
         threshold_positive=thresholds.positive,
@@ -144,6 +157,17 @@ def simulation_config(values: Mapping[str, Any]) -> SimulationConfig:
             raise ConfigError(first["msg"].removeprefix("Value error, "), where="simulation") from None
         found = f"{key} = {first['input']!r} does not fit"
         raise ConfigError(found, where="simulation", expected=first["msg"]) from None
+
+
+def _make(folder: Path) -> None:
+    """Make the folder where it is missing, and see that a file can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        found = "is a file" if folder.is_file() else f"cannot be written to ({error.strerror or error})"
+        raise ConfigError(found, where=str(folder), expected="a folder for the log") from None
 
 
 class _Writer:
