@@ -5,6 +5,9 @@ Format: README of github.com/chongminggao/KuaiRand (C. Gao et al., CIKM 2022, ar
 is_hate, is_like, long_view as 0 or 1; and others) and one ``video_features_basic_*.csv`` (video_id, author_id,
 video_type, …, tag as "12,65"). There are no titles: an item's text is its tags, its type and its author.
 
+Every log file that lies there is read: rows of ``log_random_*`` (videos put into the feed at random) are exposures like
+those of ``log_standard_*``, in the same users' histories. A folder without the random files is a log without them.
+
 Rule, by the first of these that is 1: ``hate`` (is_hate) -1, ``like`` (is_like) +1, ``long_view`` +1; any other row is
 ``exposure``, 0. data.feedback.events changes the meaning of these four names.
 
