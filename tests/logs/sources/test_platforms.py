@@ -76,6 +76,16 @@ def test_kuairand(tmp_path: Path) -> None:
     assert len(loaded.hashes) == 4
 
 
+def test_kuairand_without_the_random_files_is_a_log_without_their_rows(tmp_path: Path) -> None:
+    write_kuairand(tmp_path)
+    config = DataConfig(source="kuairand", folder=tmp_path)
+    whole = load(config).counts.events.rows
+    (random,) = tmp_path.glob("log_random_*.csv")
+    rows = len(random.read_text().splitlines()) - 1
+    random.unlink()
+    assert load(config).counts.events.rows == whole - rows < whole
+
+
 def test_kuairand_by_another_rule(tmp_path: Path) -> None:
     write_kuairand(tmp_path)
     rule = FeedbackRule(events={"long_view": 0, "exposure": 1})

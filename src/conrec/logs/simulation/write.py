@@ -44,7 +44,7 @@ class Simulated:
     Attributes:
         asked: exposures that the settings ask for.
         events: rows of the log.
-        exposures: of which exposures; fewer than asked for where users have seen everything that is there for them.
+        exposures: of which exposures; fewer than asked for where users have seen nearly all that is there.
         users: with an event.
         positives: positive reactions.
         negatives: negative reactions that stay.
@@ -77,7 +77,7 @@ class Simulated:
         shares = f"{self.positives:,} positive, {self.negatives:,} negative ({self.ratio:.2f} positives for each)"
         missing = [
             f"exposures: {self.asked:,} asked for, {self.exposures:,} made: the others were for users who have seen "
-            "every item that is there for them; more items, or fewer events for each user, leave room"
+            "nearly every item that is there for them; more items, or fewer events for each user, leave room"
         ]
         return [
             f"events: {self.events:,} of {self.users:,} users, {self.exposures:,} of them exposures",
