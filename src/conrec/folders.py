@@ -37,7 +37,8 @@ def locked(folder: Path) -> Iterator[None]:
         RunLockedError: another process holds it.
     """
     with held(folder, "Wait for it, or give another --out."):
-        for left in [*folder.glob(".*.tmp*"), *folder.glob("*/.*.tmp*"), *folder.glob("*/*/.*.tmp*")]:
+        # Ours are ".NAME.…tmp"; safetensors writes under ".tmp…" before it renames to ours.
+        for left in [one for depth in ("", "*/", "*/*/") for one in folder.glob(f"{depth}.*tmp*")]:
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:

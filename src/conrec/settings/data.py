@@ -107,7 +107,7 @@ class FeedbackRule(Settings):
 class CleaningConfig(Settings):
     """Rules that look at several events of a user, in their order; what they refuse is counted."""
 
-    undo_within_hours: float | Literal["always"] = 24
+    undo_within_hours: float | Literal["always"] = 24.0
     """How old an event may be for an undo to take it back, in hours; what is undone later was meant when it was pressed
     and stays. "always": any age, which lets later events change histories and training data of earlier times."""
     repeat_seconds: int = Field(default=0, ge=0)
