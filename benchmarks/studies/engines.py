@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from benchmarks.common.machine import machine
 
 from conrec.artefacts import hash_file
 from conrec.config import load_config
 from conrec.logs.costs import Costs
 from conrec.logs.engines.spark import Spark
 from conrec.logs.prepare import STEPS, prepare
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from common.machine import machine
 
 
 def compare(config: Path, out: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from benchmarks.common.machine import machine
+from benchmarks.common.rounding import rounded
 
 from conrec.arrays import Array, Ragged
 from conrec.artefacts import write_json
@@ -438,15 +439,6 @@ def _agreement(truth: Array, proxy: Array) -> dict[str, float]:
     return {"anchors": int(known.sum()), "first": float(same.mean()), "of_four": float(np.mean(four))}
 
 
-def _rounded(value: Any) -> Any:
-    """The same JSON value with four digits after the point."""
-    if isinstance(value, float):
-        return round(value, 4)
-    if isinstance(value, Mapping):
-        return {key: _rounded(one) for key, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, list) else value
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -459,7 +451,7 @@ def main() -> None:
     given = parser.parse_args()
     world = read(given.set, given.data, given.users, given.seed)
     file = given.json or Path(__file__).parents[1] / "results" / f"motivation-{given.set}.json"
-    write_json(file, _rounded(study(given.set, world, given.seed)))
+    write_json(file, rounded(study(given.set, world, given.seed)))
 
 
 if __name__ == "__main__":

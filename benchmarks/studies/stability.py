@@ -26,6 +26,7 @@ import pyarrow as pa
 import torch
 from benchmarks.common.item_vectors import clusters, data_folder
 from benchmarks.common.machine import machine
+from benchmarks.common.rounding import rounded
 
 from conrec.artefacts import read_json, write_json
 from conrec.config import DataConfig, EncoderConfig, RqVaeConfig
@@ -134,7 +135,7 @@ def study(name: str, catalogue: Catalogue, quantisers: Sequence[str], seeds: Seq
             if str(seed) in own["seeds"]:
                 continue
             begin = time.perf_counter()
-            own["seeds"][str(seed)] = _rounded(measure(catalogue, RqVaeConfig(**settings), seed))
+            own["seeds"][str(seed)] = rounded(measure(catalogue, RqVaeConfig(**settings), seed))
             found["machine"] = machine("cpu")
             write_json(results, found)
             print(f"{name}, {quantiser}, seed {seed}: {time.perf_counter() - begin:.0f} s", flush=True)
@@ -188,15 +189,6 @@ def fit(model: Quantiser, rows: np.ndarray, training: np.ndarray, seed: int) -> 
         "neighbours_held_out": float(hits[held_out[queries]].mean()),
         "collision_rate": collisions(codes)["rate"],
     }
-
-
-def _rounded(value: Any) -> Any:
-    """The same JSON value with four digits after the point."""
-    if isinstance(value, float):
-        return round(value, 4)
-    if isinstance(value, Mapping):
-        return {key: _rounded(one) for key, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, list) else value
 
 
 Cells = dict[str, list[float | None] | None]

@@ -25,7 +25,7 @@ from fractions import Fraction
 from math import floor
 
 import numpy as np
-from jaxtyping import Int, Int8, Int64
+from jaxtyping import Int64
 
 from conrec.arrays import Array
 from conrec.errors import DataError
@@ -39,11 +39,9 @@ __all__ = [
     "NEUTRAL",
     "POSITIVE",
     "Periods",
-    "Targets",
     "cut_periods",
     "periods_of",
     "tile_windows",
-    "window_targets",
 ]
 
 NEGATIVE, NEUTRAL, POSITIVE = -1, 0, 1
@@ -76,19 +74,6 @@ class Periods:
             "validation": (self.validation, self.test),
             "test": (self.test, self.end),
         }[split]
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """What a window holds: distinct items in order of their first event.
-
-    Attributes:
-        negatives: int32 [n], none of them in the history; the first is the next item.
-        positives: int32 [p].
-    """
-
-    negatives: Array
-    positives: Array
 
 
 def periods_of(timestamps: Int64[Array, " events"], validation_cut: float, test_cut: float) -> Periods:
@@ -129,23 +114,3 @@ def tile_windows(negative_times: Int64[Array, " negatives"], horizon: int) -> In
         opens.append(position)
         position = int(np.searchsorted(negative_times, negative_times[position] + horizon, side="left"))
     return np.asarray(opens, dtype=np.int64)
-
-
-def window_targets(
-    items: Int[Array, " window"], feedback: Int8[Array, " window"], history: Int[Array, " history"]
-) -> Targets:
-    """Future negatives and positives of one window.
-
-    Args:
-        items: item of each event in the window, in order.
-        feedback: feedback of each event in the window.
-        history: items of all events strictly before the window.
-    """
-    negatives = _distinct(items[feedback == NEGATIVE])
-    return Targets(negatives[~np.isin(negatives, history)], _distinct(items[feedback == POSITIVE]))
-
-
-def _distinct(items: Array) -> Array:
-    """Distinct items in order of first occurrence, int32."""
-    _, first = np.unique(items, return_index=True)
-    return items[np.sort(first)].astype(np.int32)

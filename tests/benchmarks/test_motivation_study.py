@@ -75,7 +75,7 @@ def test_what_is_met_around_a_reaction():
 
 @pytest.fixture(scope="module")
 def results():
-    found = motivation._rounded(motivation.study("simulator", motivation._simulated(SMALL), 0, resamples=30))
+    found = motivation.rounded(motivation.study("simulator", motivation._simulated(SMALL), 0, resamples=30))
     return {"simulator": found, "movietweetings": found}
 
 

@@ -14,16 +14,31 @@ import pyarrow.parquet as pq
 import pytest
 
 from conrec.config import load_config
-from conrec.logs.engines import DuckDb
+from conrec.logs.engines import DuckDb, Engine
 from conrec.logs.log import Log
 from conrec.logs.prepare import Prepared, prepare
-from conrec.logs.relations.events import log_of, number_events, register_log
+from conrec.logs.relations.events import number_events, register_log
 from conrec.logs.relations.periods import cut_log
 from conrec.logs.schema import EVENTS, ITEMS
 from conrec.protocol import periods_of, tile_windows
 from tests.logs.small_logs import draw_log
 from tests.logs.spark_prepare import loaded
 from tests.logs.test_opening import write_broken, write_messy, write_odd
+
+
+def log_of(engine: Engine) -> Log:
+    """The log that an engine holds, in memory."""
+    users = engine.read("SELECT user_id FROM users ORDER BY user_code")
+    items = engine.read("SELECT item_id FROM items ORDER BY item_code")
+    rows = engine.read("SELECT user_code, item_code, ts, feedback FROM events ORDER BY ts, position")
+    return Log.from_columns(
+        tuple(users["user_id"].to_pylist()),
+        tuple(items["item_id"].to_pylist()),
+        rows["user_code"].to_numpy(),
+        rows["item_code"].to_numpy(),
+        rows["ts"].to_numpy(),
+        rows["feedback"].to_numpy(),
+    )
 
 
 def test_functions_are_what_the_base_says() -> None:

@@ -55,9 +55,7 @@ class DuckDb(Engine):
             run(function)
 
     def table(self, name: str, rows: pa.Table) -> None:
-        self.connection.register("_given", rows)
-        self.connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _given")
-        self.connection.unregister("_given")
+        self._put(name, rows)
 
     def read_parts(
         self, name: str, paths: Sequence[Path], columns: Sequence[str], function: Part, schema: pa.Schema
@@ -72,9 +70,7 @@ class DuckDb(Engine):
             except ConrecError as error:  # DuckDB would wrap it in one of its own
                 raised.append(error)
 
-        self.connection.register("_given", pa.RecordBatchReader.from_batches(schema, parts()))
-        self._run(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _given", {})
-        self.connection.unregister("_given")
+        self._put(name, pa.RecordBatchReader.from_batches(schema, parts()))
         if raised:
             raise raised[0]
 
@@ -117,6 +113,11 @@ class DuckDb(Engine):
     def close(self) -> None:
         self.connection.close()
         shutil.rmtree(self.spilled, ignore_errors=True)
+
+    def _put(self, name: str, given: pa.Table | pa.RecordBatchReader) -> None:
+        self.connection.register("_given", given)
+        self.step(name, "SELECT * FROM _given")
+        self.connection.unregister("_given")
 
     def _run(self, query: str, values: dict[str, Value]) -> None:
         with _limits():

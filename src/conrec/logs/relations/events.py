@@ -16,7 +16,7 @@ import pyarrow as pa
 from conrec.logs.engines.base import Engine
 from conrec.logs.log import Log
 
-__all__ = ["log_of", "number_events", "register_log"]
+__all__ = ["number_events", "register_log"]
 
 _USERS = "SELECT CAST(row_number() OVER (ORDER BY user_id) - 1 AS INT) AS user_code, user_id FROM named"
 _EVENTS = """
@@ -54,21 +54,6 @@ def register_log(engine: Engine, log: Log) -> None:
     }
     engine.table("events", pa.table(rows))
     engine.step("seen", _SEEN)
-
-
-def log_of(engine: Engine) -> Log:
-    """The log that an engine holds, in memory."""
-    users = engine.read("SELECT user_id FROM users ORDER BY user_code")
-    items = engine.read("SELECT item_id FROM items ORDER BY item_code")
-    rows = engine.read("SELECT user_code, item_code, ts, feedback FROM events ORDER BY ts, position")
-    return Log.from_columns(
-        tuple(users["user_id"].to_pylist()),
-        tuple(items["item_id"].to_pylist()),
-        rows["user_code"].to_numpy(),
-        rows["item_code"].to_numpy(),
-        rows["ts"].to_numpy(),
-        rows["feedback"].to_numpy(),
-    )
 
 
 def _numbered(kind: str, ids: pa.Array) -> pa.Table:
