@@ -20,10 +20,10 @@ from conrec.baselines.sasrec import Sasrec, SasrecNetwork
 from conrec.cli import app
 from conrec.config import dump_config, load_config
 from conrec.errors import ArtefactError, ConrecError
+from conrec.filtering.calibrating.threshold import Threshold, write_threshold
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.filter import NegativeFilter
-from conrec.filtering.store import PredictSetStore
-from conrec.filtering.threshold import Threshold, write_threshold
+from conrec.filtering.stores.lmdb import PredictSetStore
 from conrec.items.growing.growth import current_catalogue
 from conrec.items.space import read_items
 from conrec.llm.backbone import build_backbone

@@ -20,7 +20,7 @@ def write(folder, size):
     write_tensors(folder / "big.safetensors", {"x": np.zeros(size * 50, dtype=np.float32)})
 """,
     "predict sets": """
-from conrec.filtering.store import write_store
+from conrec.filtering.stores.lmdb import write_store
 def write(folder, size):
     users = [f"user {n}" for n in range(size)]
     codes = np.zeros((size, 20, 3), dtype=np.int32)

@@ -10,7 +10,7 @@ from conrec.artefacts import write_json, write_parquet
 from conrec.evaluation.evaluate import evaluate, read_run_data
 from conrec.evaluation.significance import Bootstrap
 from conrec.evaluation.studies import category_groups, code_groups, motivation_study
-from conrec.filtering.calibration import calibrate, test_report
+from conrec.filtering.calibrating.calibration import calibrate, test_report
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.filter import write_predict_sets
 from conrec.llm.samples import Choices

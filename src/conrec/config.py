@@ -27,6 +27,7 @@ from conrec.settings.data import (
     SwingConfig,
 )
 from conrec.settings.engine import EngineConfig
+from conrec.settings.filtering import FilterConfig
 from conrec.settings.items import CollaborativeConfig, EncoderConfig, ImageConfig, RqVaeConfig, SemanticIdsConfig
 from conrec.settings.models import (
     AlignmentConfig,
@@ -41,7 +42,7 @@ from conrec.settings.models import (
     SftConfig,
     TranslationConfig,
 )
-from conrec.settings.outcome import EvaluationConfig, FilterConfig, PredictionConfig, RunConfig
+from conrec.settings.outcome import EvaluationConfig, PredictionConfig, RunConfig
 
 __all__ = [
     "PRESETS",

@@ -9,7 +9,7 @@ import pytest
 
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.filter import NegativeFilter, write_predict_sets
-from conrec.filtering.store import PredictSetStore
+from conrec.filtering.stores.lmdb import PredictSetStore
 from conrec.items.semantic_ids import SemanticIds
 from conrec.recommender import Ranking
 

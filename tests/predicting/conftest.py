@@ -11,8 +11,8 @@ import torch
 from conrec.artefacts import write_tensors, write_text
 from conrec.baselines.sasrec import Sasrec, SasrecNetwork
 from conrec.config import dump_config, load_config
+from conrec.filtering.calibrating.threshold import Threshold, write_threshold
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.threshold import Threshold, write_threshold
 from conrec.items.semantic_ids import SemanticIds, write_semantic_ids
 from conrec.items.space import TRIE
 from conrec.items.trie import Trie

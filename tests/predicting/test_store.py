@@ -14,7 +14,7 @@ from conrec.config import load_config
 from conrec.errors import ArtefactError, ConfigError, DataError
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.filter import NegativeFilter, write_predict_sets
-from conrec.filtering.store import PredictSetStore, write_store
+from conrec.filtering.stores.lmdb import PredictSetStore, write_store
 from conrec.predicting.job import PredictJob
 from conrec.predicting.plan import shard_name
 from conrec.predicting.predictor import Predictor

@@ -18,7 +18,7 @@ from conrec.artefacts import hash_file, read_json, write_json
 from conrec.config import load_config
 from conrec.errors import ArtefactError, MissingExtraError
 from conrec.evaluation.evaluate import evaluate
-from conrec.filtering.threshold import BOUNDS, TradeOff, best_within
+from conrec.filtering.calibrating.threshold import BOUNDS, TradeOff, best_within
 from conrec.items.diagnosis.diagnose import QUANTISER
 from conrec.report.build import SECTIONS, build_report
 from conrec.report.content import number

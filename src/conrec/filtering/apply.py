@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from conrec.artefacts import replacing
 from conrec.errors import DataError
+from conrec.filtering.calibrating.threshold import in_words, read_threshold
 from conrec.filtering.filter import REASONS, UNKNOWN_ITEM, UNKNOWN_USER, Decisions, NegativeFilter
 from conrec.filtering.tables import Block, open_table, suffix_of, table_writer
-from conrec.filtering.threshold import in_words, read_threshold
 from conrec.progress import meter
 
 __all__ = ["ADDED", "ApplySummary", "apply_filter"]

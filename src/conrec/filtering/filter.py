@@ -16,9 +16,9 @@ from jaxtyping import Float32
 
 from conrec.arrays import Array
 from conrec.errors import ArtefactError, did_you_mean
+from conrec.filtering.calibrating.threshold import Threshold, above, read_threshold
 from conrec.filtering.catalogue import FilterCatalogue, max_similarity
-from conrec.filtering.store import HEADER, PredictSetStore, StoreMeta, write_store
-from conrec.filtering.threshold import Threshold, above, read_threshold
+from conrec.filtering.stores.lmdb import HEADER, PredictSetStore, StoreMeta, write_store
 from conrec.recommender import Ranking
 
 __all__ = ["REASONS", "Decision", "Decisions", "Filtered", "NegativeFilter", "stored_models", "write_predict_sets"]

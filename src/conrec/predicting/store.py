@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from conrec.arrays import Array
 from conrec.artefacts import read_json
 from conrec.errors import ArtefactError, ConfigError
+from conrec.filtering.calibrating.threshold import read_threshold
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.store import HEADER, PredictSetStore, StoreMeta, write_store
-from conrec.filtering.threshold import read_threshold
+from conrec.filtering.stores.lmdb import HEADER, PredictSetStore, StoreMeta, write_store
 from conrec.predicting.plan import Plan, read_plan, weights_hash
 from conrec.predicting.shard_file import read_shard
 from conrec.settings.outcome import PredictionConfig

@@ -8,8 +8,8 @@ import numpy as np
 
 from conrec.arrays import Array
 from conrec.evaluation.predictions import read_predictions
+from conrec.filtering.calibrating.threshold import above
 from conrec.filtering.catalogue import FilterCatalogue, max_similarity
-from conrec.filtering.threshold import above
 from conrec.logs.anchors import Anchors
 from conrec.protocol import NEGATIVE, POSITIVE
 from conrec.report.content import Cell, Example, Note, Section, Table, absent, date, number, titles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conrec.filtering.threshold import BOUNDS, TradeOff, best_within
+from conrec.filtering.calibrating.threshold import BOUNDS, TradeOff, best_within
 from conrec.report.content import Block, Cell, Note, Section, Table, absent, cell, figure_cell, number
 from conrec.report.plots import trade_offs
 from conrec.report.source import RunSource

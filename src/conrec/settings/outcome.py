@@ -1,4 +1,4 @@
-"""Settings of what comes of the models: predictions, metrics, the filter; and of the run itself."""
+"""Settings of what comes of the models: predictions and metrics; and of the run itself."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from conrec.settings.base import Positive, Settings, Share
+from conrec.settings.base import Positive, Settings
 from conrec.settings.models import Context
 
-__all__ = ["EvaluationConfig", "FilterConfig", "PredictionConfig", "RunConfig"]
+__all__ = ["EvaluationConfig", "PredictionConfig", "RunConfig"]
 
 
 class PredictionConfig(Settings):
@@ -39,15 +39,6 @@ class EvaluationConfig(Settings):
     top_k: Positive = 20
     bootstraps: Positive = 2000
     """Resamples of users behind each interval."""
-
-
-class FilterConfig(Settings):
-    """The offline filter."""
-
-    models: tuple[str, ...] = ("most-disliked", "sasrec", "lc-rec-negatives", "conrec")
-    """Rows whose predict sets are stored for every user."""
-    false_filter_rate: Share = 0.05
-    """Bound on the share of liked candidates that are dropped, on validation data; it sets the threshold."""
 
 
 class RunConfig(Settings):

@@ -1,4 +1,4 @@
-"""The bytes of a predict-set store: keys, records and meta data (see `conrec.filtering.store`).
+"""The bytes of a predict-set store: keys, records and meta data (see `conrec.filtering.stores.lmdb`).
 
 ::
 

@@ -3,7 +3,7 @@
 A store is a folder of two files::
 
     store.json       {"format": "conrec-predict-sets", "file", "bytes", "sha256", "meta": {…}}
-    data-HASH.mdb    the LMDB file that store.json names, trimmed; its bytes: `conrec.filtering.layout`
+    data-HASH.mdb    the LMDB file that store.json names, trimmed; its bytes: `conrec.filtering.stores.layout`
 
 ``store.json`` is what makes a store: a new one is written completely beside the old one, and replacing this one
 small file is the single step that switches from the old store to the new one. (A folder cannot be renamed onto one
@@ -33,7 +33,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 from conrec.arrays import Array
 from conrec.artefacts import hash_file, read_json, saying_disk_full, write_json
 from conrec.errors import ArtefactError, DataError
-from conrec.filtering.layout import (
+from conrec.filtering.stores.layout import (
     META_KEY,
     VERSION,
     PredictSet,

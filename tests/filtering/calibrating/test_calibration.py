@@ -16,9 +16,8 @@ from conrec.config import Config, load_config
 from conrec.errors import ArtefactError
 from conrec.evaluation.evaluate import RunData
 from conrec.evaluation.predictions import write_predictions
-from conrec.filtering.calibration import calibrate, report_on_test, test_report
-from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.threshold import (
+from conrec.filtering.calibrating.calibration import calibrate, report_on_test, test_report
+from conrec.filtering.calibrating.threshold import (
     BOUNDS,
     best_within,
     choose_threshold,
@@ -27,6 +26,7 @@ from conrec.filtering.threshold import (
     share_above,
     trade_off,
 )
+from conrec.filtering.catalogue import FilterCatalogue
 from conrec.items.semantic_ids import SemanticIds
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log

@@ -92,7 +92,8 @@ def choose_threshold(positives: Float32[Array, " positives"], bound: float) -> f
     A false filter is a liked candidate whose similarity is above the threshold. The added ones are the correction
     of conformal risk control for a sample of finite size: for liked candidates that are exchangeable with the n
     that were seen, the expected share of false filters is then at most ``bound``. (Candidates of one user hang
-    together, so the interval over users that `conrec.filtering.calibration` gives on test data is the one to trust.)
+    together, so the interval over users that `conrec.filtering.calibrating.calibration` gives on test data is the one
+    to trust.)
 
     >>> choose_threshold(np.asarray([0.1, 0.2, 0.9], dtype=np.float32), 0.5)  # (1 + 1) / (3 + 1) <= 0.5
     0.20000000298023224

@@ -19,8 +19,7 @@ from conrec.config import Config
 from conrec.evaluation.evaluate import RunData
 from conrec.evaluation.predictions import read_predictions
 from conrec.evaluation.significance import Bootstrap
-from conrec.filtering.catalogue import FilterCatalogue, max_similarity
-from conrec.filtering.threshold import (
+from conrec.filtering.calibrating.threshold import (
     Threshold,
     above,
     choose_threshold,
@@ -29,6 +28,7 @@ from conrec.filtering.threshold import (
     trade_off,
     write_threshold,
 )
+from conrec.filtering.catalogue import FilterCatalogue, max_similarity
 from conrec.logs.anchors import Anchors
 
 __all__ = ["FIGURES", "AnchorSimilarities", "anchor_similarities", "calibrate", "report_on_test", "test_report"]

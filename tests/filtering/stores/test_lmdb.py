@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from conrec.arrays import Array
 from conrec.artefacts import hash_file
 from conrec.errors import ArtefactError, DataError
-from conrec.filtering import store as store_module
-from conrec.filtering.store import PredictSetStore, write_store
+from conrec.filtering.stores import lmdb as store_module
+from conrec.filtering.stores.lmdb import PredictSetStore, write_store
 
 
 def fill(folder: Path, users: list[str], codes: Array, scores: Array, sid_hash: str = "h", at: int = 7) -> None:

@@ -1,0 +1,1 @@
+"""From validation data to a threshold whose error is bounded."""
