@@ -18,7 +18,9 @@ from conrec.arrays import Array
 from conrec.errors import ArtefactError, did_you_mean
 from conrec.filtering.calibrating.threshold import Threshold, above, read_threshold
 from conrec.filtering.catalogue import FilterCatalogue, max_similarity
-from conrec.filtering.stores.lmdb import HEADER, PredictSetStore, StoreMeta, write_store
+from conrec.filtering.stores.base import Origin, PredictSetReader, StoreMeta
+from conrec.filtering.stores.opening import codebooks_of, open_store
+from conrec.filtering.stores.writer import HEADER, write_store
 from conrec.recommender import Ranking
 
 __all__ = ["REASONS", "Decision", "Decisions", "Filtered", "NegativeFilter", "stored_models", "write_predict_sets"]
@@ -95,7 +97,7 @@ class NegativeFilter:
         threshold: candidates with a similarity above it are dropped; None keeps everything.
     """
 
-    def __init__(self, catalogue: FilterCatalogue, store: PredictSetStore, threshold: float | None) -> None:
+    def __init__(self, catalogue: FilterCatalogue, store: PredictSetReader, threshold: float | None) -> None:
         self.catalogue, self.store, self.threshold = catalogue, store, threshold
 
     @classmethod
@@ -118,7 +120,9 @@ class NegativeFilter:
             )
         catalogue = FilterCatalogue.load(run_folder, grown=True)
         # Codes never move: a store and a threshold from before an append name the same items after it.
-        store = PredictSetStore.open(run_folder / "filter" / model, catalogue.sid_hash, catalogue.earlier)
+        place = run_folder / "filter" / model
+        codebooks = codebooks_of(run_folder)
+        store = open_store(place, catalogue.sid_hash, catalogue.earlier, codebook_hash=codebooks)
         threshold: Threshold = read_threshold(run_folder, model, catalogue.sid_hash, catalogue.earlier)
         return cls(catalogue, store, threshold.threshold)
 
@@ -133,9 +137,9 @@ class NegativeFilter:
         sets = np.asarray(
             [-1 if user is None else position.setdefault(user, len(position)) for user in user_ids], dtype=np.int64
         )
-        found, codes, _ = self.store.get_many(list(position))
-        predicted = self.catalogue.items_of(codes)
-        known_user = np.append(found, False)[sets]  # -1 is the last: unknown
+        stored = self.store.get_many(list(position))
+        predicted = self.catalogue.items_of(stored.codes)
+        known_user = np.append(stored.found, False)[sets]  # -1 is the last: unknown
         items = self.catalogue.indices(item_ids)
         similarity, nearest = max_similarity(self.catalogue.rebuilt, predicted, np.where(known_user, sets, -1), items)
         reason = np.where(above(similarity, self.threshold), DROPPED, KEPT)
@@ -185,6 +189,8 @@ def write_predict_sets(
     catalogue: FilterCatalogue,
     *,
     predict_set: int = 20,
+    model_version: str = "",
+    predicted_at: int | None = None,
     written_at: int | None = None,
 ) -> StoreMeta:
     """Store the first ``predict_set`` items of each user's ranking as ``RUN/filter/MODEL``.
@@ -196,6 +202,8 @@ def write_predict_sets(
         ranking: item int32 [users, K] and score.
         catalogue: the run's items.
         predict_set: size of the predict set (`prediction.predict_set`).
+        model_version: hash of what the row has learned (`conrec.predicting.plan.weights_hash`).
+        predicted_at: unix seconds, up to which the predictions knew each user; None: as ``written_at``.
         written_at: unix seconds; None: now.
     """
     items, scores = ranking.item[:, :predict_set], ranking.score[:, :predict_set]
@@ -205,8 +213,7 @@ def write_predict_sets(
         user_ids,
         codes,
         scores,
-        model=model,
-        sid_hash=catalogue.sid_hash,
-        codebook_size=catalogue.sids.codebook_size,
+        Origin(model, model_version, catalogue.sid_hash, codebooks_of(run_folder), catalogue.sids.sizes),
+        predicted_at=predicted_at,
         written_at=written_at,
     )

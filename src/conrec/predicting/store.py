@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from conrec.arrays import Array
 from conrec.artefacts import read_json
 from conrec.errors import ArtefactError, ConfigError
 from conrec.filtering.calibrating.threshold import read_threshold
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.stores.lmdb import HEADER, PredictSetStore, StoreMeta, write_store
+from conrec.filtering.stores.base import Origin, StoreMeta
+from conrec.filtering.stores.lmdb import PredictSetStore
+from conrec.filtering.stores.opening import codebooks_of
+from conrec.filtering.stores.writer import HEADER, BulkWriter, SetBlock
 from conrec.predicting.plan import Plan, read_plan, weights_hash
 from conrec.predicting.shard_file import read_shard
 from conrec.settings.outcome import PredictionConfig
@@ -59,21 +62,6 @@ class Stored:
         return [*none, *(live if self.live else []), written]
 
 
-@dataclass(frozen=True, slots=True)
-class _Sets:
-    """Predict sets of some users.
-
-    Attributes:
-        names: user IDs.
-        codes: int32 [users, size, levels], -1 in an empty place.
-        scores: float32 [users, size], -inf there.
-    """
-
-    names: list[str]
-    codes: Array
-    scores: Array
-
-
 def store_of_shards(
     run_folder: Path, folder: Path, config: PredictionConfig, *, add: bool = False, replace: bool = False
 ) -> Stored:
@@ -112,38 +100,34 @@ def store_of_shards(
     catalogue = FilterCatalogue.load(run_folder, grown=True)
     model = str(made_from["model"])
     _check_origin(run_folder, plan, model, catalogue)
-    sets = _sets(plan, size, catalogue.sids.levels)
+    version = str(made_from["weights"])
+    origin = Origin(model, version, catalogue.sid_hash, codebooks_of(run_folder), catalogue.sids.sizes)
     target = run_folder / "filter" / model
-    old = None if replace and not _readable(target) else _before(target, catalogue)
-    renewed, kept, gone = 0, 0, 0
+    old = None if replace and not _readable(target) else _before(target, catalogue, origin.codebook_hash)
+    writer = BulkWriter(target, origin, slots=size)
+    renewed = gone = 0
+    for block in _blocks(plan, size, catalogue.sids.levels):
+        writer.add(block)
+        if old is not None:
+            renewed += int(old.holds(block.user_ids.to_pylist()).sum())
     if old is not None:
-        with old:
-            renewed = int(old.get_many(sets.names)[0].sum())
-            gone = len(old) - renewed
-            if gone and not (add or replace):
-                raise ArtefactError(
-                    f"{gone:,} of the {len(old):,} users of this store are not among the {len(sets.names):,} "
-                    f"of {folder}",
-                    where=str(target),
-                    expected="predict sets of all of them",
-                    mend="Give --add to keep the sets that they have, or --replace to let them go.",
-                )
-            if gone and add:
-                sets, kept, gone = _joined(sets, old, size), gone, 0
-    sid_size = catalogue.sids.codebook_size
-    meta = write_store(
-        target,
-        sets.names,
-        sets.codes,
-        sets.scores,
-        model=model,
-        sid_hash=catalogue.sid_hash,
-        codebook_size=sid_size,
-    )
-    asked = meta.count - kept
-    return Stored(
-        target, meta, plan.questions - asked, asked - renewed, renewed, kept, gone, made_from["live items"] is not None
-    )
+        gone = len(old) - renewed
+        if gone and not (add or replace):
+            raise ArtefactError(
+                f"{gone:,} of the {len(old):,} users of this store are not among the {writer.users:,} of {folder}",
+                where=str(target),
+                expected="predict sets of all of them",
+                mend="Give --add to keep the sets that they have, or --replace to let them go.",
+            )
+        if gone and add:
+            _refuse_other_weights(old, version)
+    keep = old if gone and add else None
+    kept, gone = (gone, 0) if keep is not None else (0, gone)
+    meta = writer.finish(keep=keep)
+    if old is not None:
+        old.close()
+    live = made_from["live items"] is not None
+    return Stored(target, meta, plan.questions - writer.users, writer.users - renewed, renewed, kept, gone, live)
 
 
 def _check_origin(run_folder: Path, plan: Plan, model: str, catalogue: FilterCatalogue) -> None:
@@ -188,16 +172,32 @@ def _readable(folder: Path) -> bool:
     return True
 
 
-def _before(folder: Path, catalogue: FilterCatalogue) -> PredictSetStore | None:
+def _refuse_other_weights(old: PredictSetStore, version: str) -> None:
+    """Refuse to keep sets of other weights than those of the new ones, for the store names one version for all.
+
+    Raises:
+        ArtefactError: they are of others.
+    """
+    before = old.meta.model_version
+    if before and before != version:
+        raise ArtefactError(
+            f"the sets of this store were predicted with the weights {before[:12]}…",
+            where=str(old.folder),
+            expected=f"those of the new sets, {version[:12]}…, where some are kept",
+            mend="Predict for all users, or give --replace to let the others go.",
+        )
+
+
+def _before(folder: Path, catalogue: FilterCatalogue, codebook_hash: str) -> PredictSetStore | None:
     """The store that is there.
 
     Raises:
-        ArtefactError: it is damaged, or of another SID table.
+        ArtefactError: it is damaged, or of another SID table or other codebooks.
     """
     if not (folder / HEADER).is_file():
         return None
     try:
-        return PredictSetStore.open(folder, catalogue.sid_hash, catalogue.earlier)
+        return PredictSetStore.open(folder, catalogue.sid_hash, catalogue.earlier, codebook_hash=codebook_hash)
     except ArtefactError as error:
         raise ArtefactError(
             f"the store that is there cannot be compared: {error.found}",
@@ -207,10 +207,8 @@ def _before(folder: Path, catalogue: FilterCatalogue) -> PredictSetStore | None:
         ) from None
 
 
-def _sets(plan: Plan, size: int, levels: int) -> _Sets:
-    """The first ``size`` ranks of all shards."""
-    names: list[str] = []
-    codes, scores = [np.empty((0, size, levels), dtype=np.int32)], [np.empty((0, size), dtype=np.float32)]
+def _blocks(plan: Plan, size: int, levels: int) -> Iterator[SetBlock]:
+    """The first ``size`` ranks of all shards, a block a shard."""
     for shard in range(plan.shards):
         table = pa.concat_tables(read_shard(plan, shard))
         table = table.filter(pc.less_equal(table["rank"], size))
@@ -218,22 +216,9 @@ def _sets(plan: Plan, size: int, levels: int) -> _Sets:
         opens = np.flatnonzero(table["rank"].to_numpy() == 1)
         user = np.cumsum(table["rank"].to_numpy() == 1) - 1
         place = table["rank"].to_numpy() - 1
-        block = np.full((len(opens), size, levels), -1, dtype=np.int32)
-        block[user, place] = np.asarray(pc.list_flatten(table["codes"])).reshape(-1, levels)
-        score = np.full((len(opens), size), -np.inf, dtype=np.float32)
-        score[user, place] = table["score"].to_numpy()
-        names += table["user_id"].take(pa.array(opens)).to_pylist()
-        codes.append(block)
-        scores.append(score)
-    return _Sets(names, np.concatenate(codes), np.concatenate(scores))
-
-
-def _joined(sets: _Sets, old: PredictSetStore, size: int) -> _Sets:
-    """With the users of an older store who are not among them."""
-    known = set(sets.names)
-    others = [name for name in old.user_ids() if name not in known]
-    _, codes, scores = old.get_many(others)
-    wide = max(0, size - old.meta.slots)
-    codes = np.pad(codes[:, :size], ((0, 0), (0, wide), (0, 0)), constant_values=-1)
-    scores = np.pad(scores[:, :size], ((0, 0), (0, wide)), constant_values=-np.inf)
-    return _Sets([*sets.names, *others], np.concatenate([sets.codes, codes]), np.concatenate([sets.scores, scores]))
+        codes = np.full((len(opens), size, levels), -1, dtype=np.int32)
+        codes[user, place] = np.asarray(pc.list_flatten(table["codes"])).reshape(-1, levels)
+        scores = np.full((len(opens), size), -np.inf, dtype=np.float32)
+        scores[user, place] = table["score"].to_numpy()
+        names = table["user_id"].take(pa.array(opens)).combine_chunks()
+        yield SetBlock(names, codes, scores, table["timestamp"].to_numpy()[opens])

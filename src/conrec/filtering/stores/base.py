@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from conrec.arrays import Array
-from conrec.errors import ConrecError
+from conrec.errors import ArtefactError, ConrecError
 from conrec.items.semantic_ids import sid_text
 
-__all__ = ["VERSION", "Origin", "PredictSet", "PredictSetReader", "StoreMeta", "StoreUnavailableError", "StoredSets"]
+__all__ = [
+    "VERSION",
+    "Origin",
+    "PredictSet",
+    "PredictSetReader",
+    "StoreMeta",
+    "StoreUnavailableError",
+    "StoredSets",
+    "refuse_other_tables",
+]
 
 VERSION = 2
 """Of the layout, see `conrec.filtering.stores.layout`."""
@@ -183,3 +192,35 @@ class PredictSetReader(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def refuse_other_tables(
+    meta: StoreMeta, where: str, mend: str, sid_hash: str | None, earlier: Collection[str], codebook_hash: str
+) -> None:
+    """Refuse a store whose codes would name other items, or items that are rebuilt otherwise.
+
+    Args:
+        meta: what the store says.
+        where: the store, for the message.
+        mend: what to do about it.
+        sid_hash: hash of the SID table that the codes will be read with; None: not checked.
+        earlier: hashes of tables that it grew from, in which the codes name the same items.
+        codebook_hash: hash of the codebooks; empty, here or in the store: not checked.
+
+    Raises:
+        ArtefactError: it is such a store.
+    """
+    if sid_hash is not None and meta.sid_hash not in (sid_hash, *earlier):
+        raise ArtefactError(
+            f"was written with the SID table {meta.sid_hash[:12]}…",
+            where=where,
+            expected=f"the SID table of this run, {sid_hash[:12]}…",
+            mend=mend,
+        )
+    if codebook_hash and meta.codebook_hash and meta.codebook_hash != codebook_hash:
+        raise ArtefactError(
+            f"was written with the codebooks {meta.codebook_hash[:12]}…",
+            where=where,
+            expected=f"the codebooks of this run, {codebook_hash[:12]}…",
+            mend=mend,
+        )

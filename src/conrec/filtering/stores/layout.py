@@ -1,182 +1,244 @@
-"""The bytes of a predict-set store: keys, records and meta data (see `conrec.filtering.stores.lmdb`).
+"""The bytes of a predict set, the same in every store: keys, and records of a fixed length.
 
 ::
 
-    b"meta"                     the meta data as UTF-8 JSON, the same as in store.json
+    b"meta"                     the meta data as UTF-8 JSON (of the LMDB file; the same as in store.json)
     b"u" + user ID in UTF-8     where that fits LMDB's limit of 511 bytes, else
     b"h" + SHA-256 of it        (33 bytes)
 
-    value:   ``slots`` records of 10 bytes, then the user's full ID in UTF-8 where the key is hashed
-    record:  uint16 code 1, uint16 code 2, uint16 code 3, float32 score, little-endian; of 12 bytes where semantic
-             IDs have four levels, with uint16 code 4 before the score
-             an empty slot has the codes 65535 and the score -inf; empty slots come last
+    record, little-endian:
+      uint8      n: how many slots are filled; the first n are
+      uint16     low 15 bits: age in hours before ``meta.newest``, at most 32,767 (3.7 years; older ones say that);
+                 top bit: the two scores below count in units of 65,536
+      float16    best score, the highest of the n
+      float16    worst score, the lowest
+      codes      ceil(slots · w / 8) bytes, w = w_1 + … + w_levels, w_l = bits of the largest code of level l.
+                 Code l of slot s stands at the w_l bits from bit s · w + w_1 + … + w_(l-1), low bits first
+                 (bit b is bit b % 8 of byte b // 8)
+      scores     uint8 [slots]: q stands for worst + q / 255 · (best - worst)
+      then the user's full ID in UTF-8, where the key is hashed
+
+For 20 predictions of three codes below 8,192 a record has 7 + 98 + 20 = 125 bytes.
+
+**What is lost.** Codes are exact. A score is off by at most half of 1/255 of the set's own range, and by the rounding
+of the two ends to float16 (2^-12 of their size, 2^-25 at least); the order of scores is kept, though near ones may
+become equal. Beyond 65,504 the ends count in units of 65,536; beyond 4.29e9 scores are cut off. Times are cut to
+whole hours. What was read from a record and packed again gives the same record.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32, Int64, UInt8
 
 from conrec.arrays import Array
 from conrec.errors import DataError
-from conrec.items.semantic_ids import LEVELS, sid_text
 
-__all__ = ["META_KEY", "VERSION", "PredictSet", "StoreMeta", "key_of", "pack", "record", "room_for", "unpack"]
+__all__ = ["HOUR", "META_KEY", "Layout", "hours_of", "is_hashed", "key_of"]
 
-VERSION = 1
 META_KEY = b"meta"
-EMPTY = 0xFFFF
-"""Code of an empty slot; so a codebook has at most 65535 codes."""
+HOUR = 3600
 MAX_SLOTS = 255
-_MAX_KEY = 511
-
-
-@dataclass(frozen=True, slots=True)
-class StoreMeta:
-    """What a store says about itself.
-
-    Attributes:
-        model: name of the row that made the predictions.
-        sid_hash: hash of the SID table that the codes belong to (`conrec.items.space.hash_semantic_ids`).
-        codebook_size: codes of each of the first three levels.
-        written_at: unix seconds.
-        count: number of users.
-        slots: predictions that a user has at most.
-        version: of the layout.
-        levels: of a semantic ID; written down where there are four.
-    """
-
-    model: str
-    sid_hash: str
-    codebook_size: int
-    written_at: int
-    count: int
-    slots: int
-    version: int = VERSION
-    levels: int = LEVELS
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        value = asdict(self)
-        if self.levels == LEVELS:
-            del value["levels"]
-        return value
-
-    def to_bytes(self) -> bytes:
-        """As JSON."""
-        return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False).encode()
-
-    @classmethod
-    def from_json(cls, value: Any) -> StoreMeta | None:
-        """Read what `to_json` gave, None where it is anything else."""
-        if not isinstance(value, dict) or {*value, "levels"} != {field.name for field in fields(cls)}:
-            return None
-        texts = ("model", "sid_hash")
-        if not all(isinstance(inner, str if name in texts else int) for name, inner in value.items()):
-            return None
-        return cls(**value)
-
-
-@dataclass(frozen=True, slots=True)
-class PredictSet:
-    """One user's predict set, best first.
-
-    Attributes:
-        user_id: the full user ID.
-        codes: int32 [n, levels], resolved codes.
-        scores: float32 [n].
-    """
-
-    user_id: str
-    codes: Array
-    scores: Array
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def texts(self) -> list[str]:
-        """The semantic IDs as text, ``a_5 b_2 c_9``."""
-        return [sid_text(row) for row in self.codes.tolist()]
+MAX_SIZE = 1 << 25
+"""Codes of a level: one of so many is still inside the four bytes that begin with its first bit."""
+MAX_KEY = 511
+_HEAD = struct.Struct("<BHee")
+_OLDEST = 0x7FFF
+_WIDE_BIT = 0x8000
+_WIDE = 65_536.0
+_LARGEST = 65_504.0
+"""Of a float16."""
+_HEAD_TYPE = np.dtype([("count", "u1"), ("age", "<u2"), ("best", "<f2"), ("worst", "<f2")])
 
 
 def key_of(user_id: str) -> bytes:
-    """The key of a user."""
-    encoded = user_id.encode()
-    return b"u" + encoded if len(encoded) < _MAX_KEY else b"h" + hashlib.sha256(encoded).digest()
+    """The key of a user. IDs that are no valid Unicode have one, too, but no store has a record of them."""
+    encoded = user_id.encode("utf-8", "surrogatepass")
+    return b"u" + encoded if len(encoded) < MAX_KEY else b"h" + hashlib.sha256(encoded).digest()
 
 
 def is_hashed(key: bytes) -> bool:
-    """Whether a key holds the hash of a user ID, whose value then ends with the ID itself."""
+    """Whether a key holds the hash of a user ID, whose record is then followed by the ID itself."""
     return key[:1] == b"h"
 
 
-def record(levels: int) -> np.dtype[Any]:
-    """One prediction, without padding."""
-    return np.dtype([("codes", "<u2", (levels,)), ("score", "<f4")])
+def hours_of(seconds: Int[Array, " users"]) -> Int64[Array, " users"]:
+    """Whole hours since 1970 of unix seconds."""
+    return seconds.astype(np.int64) // HOUR
 
 
-def pack(sids: Int[Array, "users K levels"], scores: Float[Array, "users K"]) -> Array:
-    """Records [users, K] of `record`, empty slots moved behind the others."""
-    here = (sids >= 0).all(axis=2)
-    order = np.argsort(~here, axis=1, kind="stable")
-    here = np.take_along_axis(here, order, axis=1)
-    records = np.empty(here.shape, dtype=record(sids.shape[2]))
-    records["codes"] = np.where(here[:, :, None], np.take_along_axis(sids, order[:, :, None], axis=1), EMPTY)
-    records["score"] = np.where(here, np.take_along_axis(scores, order, axis=1), -np.inf)
-    return records
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Packs and reads records of one shape.
+
+    Attributes:
+        slots: predictions that a user has at most.
+        sizes: codes of each level.
+        size: bytes of a record.
+    """
+
+    slots: int
+    sizes: tuple[int, ...]
+    size: int
+    _bit: Array
+    _from: Array
+    _shift: Array
+    _mask: Array
+
+    @classmethod
+    def of(cls, slots: int, sizes: Sequence[int]) -> Layout:
+        """The layout for ``slots`` predictions with codes below ``sizes``.
+
+        Raises:
+            DataError: slots not from 1 to 255, or a level without codes or with more than 2^25.
+        """
+        if not 1 <= slots <= MAX_SLOTS:
+            raise DataError(f"{slots} slots", where="predict sets", expected=f"from 1 to {MAX_SLOTS}")
+        if not sizes or not all(1 <= size <= MAX_SIZE for size in sizes):
+            raise DataError(
+                f"levels of {', '.join(map(str, sizes))} codes",
+                where="predict sets",
+                expected=f"from 1 to {MAX_SIZE} codes in each",
+            )
+        widths = np.asarray([max(1, (size - 1).bit_length()) for size in sizes])
+        starts = np.concatenate([[0], np.cumsum(widths)])
+        bit = (np.arange(slots)[:, None] * starts[-1] + starts[:-1]).ravel()
+        size = _HEAD.size + -(-slots * int(starts[-1]) // 8) + slots
+        # A code is read from four bytes at once, which must not begin so late that they leave the record.
+        begin = np.minimum(_HEAD.size + bit // 8, size - 4)
+        shift = (_HEAD.size * 8 + bit - 8 * begin).astype(np.uint32)
+        mask = np.tile((1 << widths) - 1, slots).astype(np.uint32)
+        return cls(slots, tuple(sizes), size, bit, begin, shift, mask)
+
+    @property
+    def levels(self) -> int:
+        """Levels of a semantic ID."""
+        return len(self.sizes)
+
+    def pack(
+        self, codes: Int[Array, "users slots levels"], scores: Float[Array, "users slots"], ages: Int[Array, " users"]
+    ) -> UInt8[Array, "users size"]:
+        """Records of users; empty slots (-1) are moved behind the others, whose order stays.
+
+        Args:
+            codes: below ``sizes``, or -1 in all levels of an empty slot.
+            scores: of the filled slots; not NaN.
+            ages: hours before ``meta.newest``.
+        """
+        users = len(codes)
+        here = codes[:, :, 0] >= 0
+        if users and (here[:, 1:] > here[:, :-1]).any():
+            order = np.argsort(~here, axis=1, kind="stable")
+            here = np.take_along_axis(here, order, axis=1)
+            codes = np.take_along_axis(codes, order[:, :, None], axis=1)
+            scores = np.take_along_axis(scores, order, axis=1)
+        records = np.zeros((self.size, users), dtype=np.uint8)  # a byte a row: each step below runs along the users
+        head = np.zeros(users, dtype=_HEAD_TYPE)
+        head["count"] = here.sum(axis=1)
+        bounded = np.clip(scores.astype(np.float64), -_LARGEST * _WIDE, _LARGEST * _WIDE)
+        filled = head["count"] > 0
+        best = np.where(filled, np.where(here, bounded, -np.inf).max(axis=1), 0.0)
+        worst = np.where(filled, np.where(here, bounded, np.inf).min(axis=1), 0.0)
+        wide = np.maximum(np.abs(best), np.abs(worst)) > _LARGEST
+        unit = np.where(wide, _WIDE, 1.0)
+        head["best"], head["worst"] = best / unit, worst / unit
+        head["age"] = np.clip(ages, 0, _OLDEST).astype(np.uint16) | np.where(wide, _WIDE_BIT, 0).astype(np.uint16)
+        span = np.where(best > worst, best - worst, 1.0)
+        share = np.where(here, (bounded - worst[:, None]) / span[:, None], 0.0)
+        records[: _HEAD.size] = head.view(np.uint8).reshape(users, _HEAD.size).T
+        records[-self.slots :] = np.rint(share * 255).astype(np.uint8).T
+        flat = np.where(here[:, :, None], codes, 0).astype(np.uint32).reshape(users, -1).T
+        for number, (bit, code) in enumerate(zip(self._bit.tolist(), flat, strict=True)):
+            shifted = code << np.uint32(bit % 8)
+            for byte in range((bit % 8 + int(self._mask[number]).bit_length() + 7) // 8):
+                records[_HEAD.size + bit // 8 + byte] |= (shifted >> np.uint32(8 * byte)).astype(np.uint8)
+        return np.ascontiguousarray(records.T)
+
+    def read(self, value: bytes) -> tuple[Int32[Array, "n levels"], Array, int]:
+        """Codes, scores float32 [n] and age in hours of one record: what a request waits for, in few calls.
+
+        Args:
+            value: at least ``size`` bytes.
+        """
+        count, age, best, worst = _HEAD.unpack_from(value)
+        if age & _WIDE_BIT:
+            age, best, worst = age & _OLDEST, best * _WIDE, worst * _WIDE
+        levels = len(self.sizes)
+        used = count * levels
+        four = np.ndarray((self.size - 3,), dtype="<u4", buffer=value, strides=(1,))
+        codes = (four[self._from[:used]] >> self._shift[:used]) & self._mask[:used]
+        scores = np.frombuffer(value, np.uint8, count, self.size - self.slots) * ((best - worst) / 255) + worst
+        return codes.astype(np.int32).reshape(count, levels), scores.astype(np.float32), age
+
+    def read_many(
+        self, records: UInt8[Array, "users size"]
+    ) -> tuple[Int32[Array, "users slots levels"], Array, Int64[Array, " users"]]:
+        """Codes (-1: empty slot), scores float32 [users, slots] (-inf) and ages in hours of many records."""
+        users = len(records)
+        records = np.ascontiguousarray(records)
+        head = np.ascontiguousarray(records[:, : _HEAD.size]).view(_HEAD_TYPE).reshape(users)
+        four = np.ndarray((users, self.size - 3), dtype="<u4", buffer=records, strides=(self.size, 1))
+        codes = ((four[:, self._from] >> self._shift) & self._mask).astype(np.int32)
+        codes = codes.reshape(users, self.slots, self.levels)
+        unit = np.where(head["age"] & _WIDE_BIT, _WIDE, 1.0)
+        best, worst = head["best"].astype(np.float64) * unit, head["worst"].astype(np.float64) * unit
+        scores = records[:, -self.slots :] * ((best - worst) / 255)[:, None] + worst[:, None]
+        here = np.arange(self.slots) < head["count"][:, None]
+        return (
+            np.where(here[:, :, None], codes, np.int32(-1)),
+            np.where(here, scores, -np.inf).astype(np.float32),
+            (head["age"] & _OLDEST).astype(np.int64),
+        )
+
+    def fits(self, value: bytes) -> bool:
+        """Whether a record that no checksum covers could be one of this layout."""
+        return len(value) >= self.size and value[0] <= self.slots
+
+    @staticmethod
+    def aged(records: UInt8[Array, "users size"], hours: int) -> UInt8[Array, "users size"]:
+        """The same records ``hours`` older."""
+        result = records.copy()
+        age = np.ascontiguousarray(records[:, 1:3]).view("<u2").ravel()
+        older = np.minimum((age & _OLDEST).astype(np.int64) + hours, _OLDEST).astype(np.uint16) | (age & _WIDE_BIT)
+        result[:, 1:3] = older.astype("<u2")[:, None].view(np.uint8)
+        return result
+
+    @staticmethod
+    def set_ages(records: UInt8[Array, "users size"], ages: Int[Array, " users"]) -> None:
+        """Write the age of each record in place."""
+        flag = records[:, 2] & np.uint8(_WIDE_BIT >> 8)
+        bounded = np.clip(ages, 0, _OLDEST).astype("<u2")
+        records[:, 1:3] = bounded[:, None].view(np.uint8)
+        records[:, 2] |= flag
 
 
-def unpack(values: Sequence[bytes], slots: int, levels: int = LEVELS) -> tuple[Array, Array]:
-    """Codes int32 [values, slots, levels], -1 for empty slots, and scores float32 [values, slots]."""
-    kind = record(levels)
-    size = slots * kind.itemsize
-    records = np.frombuffer(b"".join(value[:size] for value in values), dtype=kind).reshape(len(values), slots)
-    codes = records["codes"].astype(np.int32)
-    return np.where(codes == EMPTY, np.int32(-1), codes), records["score"].astype(np.float32)
+def check_sets(codes: Array, scores: Array, layout: Layout, name: object) -> None:
+    """Refuse predict sets that a layout cannot hold.
 
-
-def check_content(user_ids: Sequence[str], sids: Array, scores: Array, codebook_size: int) -> None:
-    """Refuse what the layout cannot hold.
+    Args:
+        codes: [users, slots, levels].
+        scores: [users, slots].
+        layout: the layout.
+        name: gives the user ID of a row, for the message: anything with ``__getitem__``.
 
     Raises:
-        DataError: arrays that do not fit each other, a code out of range, an empty user ID, too many slots.
+        DataError: a code out of range, or a score that is no number.
     """
-    if sids.shape[:2] != scores.shape or len(sids) != len(user_ids):
-        raise DataError(
-            f"{len(user_ids)} users, semantic IDs of shape {sids.shape} and scores of shape {scores.shape}",
-            where="predict sets",
-            expected="one row for each user",
-        )
-    if not 1 <= sids.shape[1] <= MAX_SLOTS:
-        raise DataError(f"{sids.shape[1]} slots", where="predict sets", expected=f"from 1 to {MAX_SLOTS}")
-    if not 1 <= codebook_size <= EMPTY:
-        raise DataError(f"codebook_size {codebook_size}", where="predict sets", expected=f"from 1 to {EMPTY}")
-    absent = (sids < 0).all(axis=2)
-    sizes = [codebook_size] * LEVELS + [EMPTY] * (sids.shape[2] - LEVELS)
-    wrong = np.flatnonzero((((sids.min(axis=2) < 0) & ~absent) | (sids >= np.asarray(sizes)).any(axis=2)).any(axis=1))
+    least, size = codes.min(axis=2), np.asarray(layout.sizes)
+    absent = (codes < 0).all(axis=2)
+    wrong = np.flatnonzero((((least < 0) & ~absent) | (codes >= size).any(axis=2)).any(axis=1))
     if len(wrong):
+        row = int(wrong[0])
         raise DataError(
-            f"the user {user_ids[int(wrong[0])]!r} has the codes {sids[wrong[0]].tolist()}",
+            f"the user {str(name[row])!r} has the codes {codes[row].tolist()}",  # type: ignore[index]
             where="predict sets",
-            expected=f"codes from 0 to {codebook_size - 1}, or -1 in all of them for none",
+            expected=f"codes from 0 to {' / '.join(str(one - 1) for one in layout.sizes)} by level, "
+            "or -1 in all of them for none",
         )
     if np.isnan(scores[~absent]).any():
         raise DataError("a score is NaN", where="predict sets", expected="numbers")
-    if "" in user_ids:
-        raise DataError("a user ID is empty", where="predict sets", expected="user IDs of at least one character")
-
-
-def room_for(users: int, set_bytes: int, key_bytes: int, user_ids: Sequence[str], keys: Sequence[bytes]) -> int:
-    """An upper bound of the bytes that LMDB needs; a function of the content alone, for it is stored in the file."""
-    long_ids = [user_id for user_id, key in zip(user_ids, keys, strict=True) if is_hashed(key)]
-    value = set_bytes + 32
-    overflow = sum(len(one.encode()) + 32_768 for one in long_ids)
-    # Values over half a page take whole pages; 32 KiB covers the largest page size and its neighbour's slack.
-    each = value + 32 if value < 1500 else value + 32_768
-    return ((users * each + key_bytes) * 2 + overflow * 2 + (1 << 20) + 65_535) // 65_536 * 65_536

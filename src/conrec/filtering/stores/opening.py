@@ -1,0 +1,43 @@
+"""Opens a predict-set store by where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from conrec.artefacts import hash_file
+from conrec.filtering.stores.base import PredictSetReader
+from conrec.filtering.stores.lmdb import PredictSetStore
+from conrec.items.space import QUANTISER
+
+__all__ = ["codebooks_of", "open_store"]
+
+
+def codebooks_of(run_folder: Path) -> str:
+    """Hash of the codebooks that a run's items, and those appended to it, are rebuilt from; empty where it has none."""
+    path = run_folder / "items" / QUANTISER
+    return hash_file(path) if path.is_file() else ""
+
+
+def open_store(
+    place: Path | str,
+    expected_sid_hash: str | None = None,
+    earlier: Collection[str] = (),
+    *,
+    codebook_hash: str = "",
+    verified: str = "",
+) -> PredictSetReader:
+    """Open a store for reading, once it is what it should be.
+
+    Args:
+        place: its folder.
+        expected_sid_hash: hash of the SID table that the codes will be read with; None: not checked.
+        earlier: hashes of tables that it grew from, in which the codes name the same items.
+        codebook_hash: of `codebooks_of`; empty: not checked.
+        verified: ``version`` of a store that this process, or the one that started it, has opened: where it is still
+            the one, its checksum is not computed again.
+
+    Raises:
+        ArtefactError: there is no store, it is damaged, or of another SID table or other codebooks.
+    """
+    return PredictSetStore.open(Path(place), expected_sid_hash, earlier, codebook_hash=codebook_hash, verified=verified)
