@@ -1,0 +1,137 @@
+"""The service's own endpoints, each a function of the request; `conrec.filtering.serving.app` binds them to paths."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+import conrec
+from conrec.filtering.serving.answers import Tally, answer_filter
+from conrec.filtering.serving.bodies import read_json_body
+from conrec.filtering.serving.gate import FACTS
+from conrec.filtering.serving.metrics import MEDIA_TYPE
+from conrec.filtering.serving.problems import Header, RequestError
+from conrec.filtering.serving.service import Service
+
+__all__ = ["Endpoint", "Reply", "filter_candidates", "health", "metrics", "ready", "reload", "version"]
+
+JSON = b"application/json"
+AT_ONCE = 256 << 10
+"""Bytes of a body that is answered in the event loop, a millisecond or two; larger ones go to a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: body, status, media type and further headers."""
+
+    body: bytes
+    status: int = 200
+    media: bytes = JSON
+    headers: tuple[Header, ...] = ()
+
+
+Answering = Callable[[Service, Scope, Receive], Awaitable[Reply]]
+
+
+class Endpoint:
+    """One function as an ASGI application."""
+
+    def __init__(self, service: Service, answering: Answering) -> None:
+        self._service, self._answering = service, answering
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        reply = await self._answering(self._service, scope, receive)
+        headers = [
+            (b"content-type", reply.media),
+            (b"content-length", str(len(reply.body)).encode()),
+            *reply.headers,
+        ]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+
+async def filter_candidates(service: Service, scope: Scope, receive: Receive) -> Reply:
+    """POST /v1/filter."""
+    body = await read_json_body(scope, receive, service.settings.max_body_bytes)
+    opened = service.live.current
+
+    def answer() -> tuple[bytes, Tally]:
+        return answer_filter(opened, service.questions.filter(body))
+
+    if len(body) <= AT_ONCE:
+        content, tally = answer()
+    else:
+        content, tally = await asyncio.get_running_loop().run_in_executor(service.pool, answer)
+    scope[FACTS] |= {"candidates": tally.candidates, "dropped": tally.dropped}
+    counters = service.metrics
+    counters.candidates.inc(tally.candidates)
+    counters.dropped.inc(tally.dropped)
+    for reason, count in tally.kept:
+        counters.kept(reason, count)
+    if tally.unknown_user:
+        counters.unknown_users.inc()
+    if tally.unreachable:
+        service.live.reachable = False
+    return Reply(content)
+
+
+async def health(service: Service, scope: Scope, receive: Receive) -> Reply:
+    """GET /health: the process runs and answers."""
+    return Reply(b'{"status":"alive"}')
+
+
+async def ready(service: Service, scope: Scope, receive: Receive) -> Reply:
+    """GET /ready: whether requests should be sent here, and whether less is done than should be."""
+    state = service.live.state()
+    body = {"ready": not service.stopping, **state, "store": service.live.current.described}
+    return Reply(msgspec.json.encode(body), 503 if service.stopping else 200)
+
+
+async def version(service: Service, scope: Scope, receive: Receive) -> Reply:
+    """GET /version: what runs, and what it answers from."""
+    opened = service.live.current
+    meta = opened.filter.store.meta
+    body: dict[str, Any] = {
+        "conrec": conrec.__version__,
+        "store": opened.described,
+        "users": meta.count,
+        "slots": meta.slots,
+        "items": len(opened.filter.catalogue),
+        "sid_hash": meta.sid_hash,
+        "opened_at": int(opened.opened_at),
+        "started_at": int(service.started_at),
+    }
+    return Reply(msgspec.json.encode(body))
+
+
+async def metrics(service: Service, scope: Scope, receive: Receive) -> Reply:
+    """GET /metrics, in Prometheus' text format."""
+    return Reply(service.metrics.text(), media=MEDIA_TYPE)
+
+
+async def reload(service: Service, scope: Scope, receive: Receive) -> Reply:
+    """POST /admin/reload: read store and threshold anew."""
+    if not service.guard.is_set:
+        raise RequestError(
+            403,
+            "a service without a token",
+            expected="one with a token, which this request then has to carry",
+            mend="Start it with a token, or send SIGHUP to the process. A changed store is read by itself.",
+        )
+    done = await asyncio.get_running_loop().run_in_executor(service.pool, service.reload)
+    if done.error is not None:
+        raise RequestError(
+            409,
+            done.error.found,
+            where=done.error.where,
+            expected=done.error.expected,
+            mend=f"{done.error.mend} The store from before goes on.".strip(),
+        )
+    body = {"result": done.result, "seconds": round(done.seconds, 3), "store": service.live.current.described}
+    return Reply(msgspec.json.encode(body))
