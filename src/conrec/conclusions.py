@@ -10,11 +10,13 @@ from conrec.artefacts import write_json, write_parquet
 from conrec.evaluation.evaluate import evaluate, read_run_data
 from conrec.evaluation.significance import Bootstrap
 from conrec.evaluation.studies import category_groups, code_groups, motivation_study
-from conrec.filtering.calibrating.calibration import calibrate, test_report
+from conrec.filtering.calibrating.calibration import calibrate
+from conrec.filtering.calibrating.testing import test_report
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.filter import write_predict_sets
+from conrec.filtering.predict_sets import write_predict_sets
 from conrec.llm.samples import Choices
 from conrec.pipeline import Stage
+from conrec.predicting.plan import weights_hash
 from conrec.protocol import NEGATIVE, POSITIVE
 from conrec.recommender import Queries
 from conrec.rows import rows_of
@@ -158,12 +160,16 @@ class Conclusions:
     def _write_store(self, name: str) -> None:
         space, log = self.space, self.space.prepared.log
         catalogue = FilterCatalogue.load(space.folder)
+        catalogue.save_table(space.folder)
         users = np.arange(log.n_users, dtype=np.int32)
         end = space.prepared.periods.end
         queries = Queries(users, np.full(len(users), end, dtype=np.int64))
         k, eligible = self.config.prediction.predict_set, self.config.protocol.history_eligible
         ranking = space.recommender(name).predict(log, queries, k, history_eligible=eligible)
-        write_predict_sets(space.folder, name, log.user_ids, ranking, catalogue, predict_set=k, written_at=end)
+        version = weights_hash(space.folder, name)
+        write_predict_sets(
+            space.folder, name, log.user_ids, ranking, catalogue, predict_set=k, model_version=version, written_at=end
+        )
         calibrate(space.folder, name, read_run_data(space.folder), catalogue, self.config)
 
     def _filter_report(self, names: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ from conrec.artefacts import hash_file, read_json, write_json
 from conrec.config import load_config
 from conrec.errors import ArtefactError, MissingExtraError
 from conrec.evaluation.evaluate import evaluate
-from conrec.filtering.calibrating.threshold import BOUNDS, TradeOff, best_within
+from conrec.filtering.calibrating.threshold import BOUNDS, Choice, best_within
 from conrec.items.diagnosis.diagnose import QUANTISER
 from conrec.report.build import SECTIONS, build_report
 from conrec.report.content import number
@@ -230,13 +230,14 @@ def test_other_bounds_are_shown(finished_run: Path, page_text: str) -> None:
     text = Page(page_text).text()
     table = text[text.index("What other bounds would do") :]
     content = read_json(finished_run / "filter" / "conrec.json")
-    curve = [TradeOff(**point) for point in content["curve"]]
+    choices = [Choice(**choice) for choice in content["choices"]]
     shown = 0
     for bound in BOUNDS:
         assert f"Bound {bound:.0%}" in table
-        point = best_within(curve, content["positives"], bound)
-        if point is not None and point.threshold < 1:
-            assert f"liked {number(point.false_filter_rate)} above {number(point.threshold)}" in table
+        choice = best_within(choices, bound)
+        if choice is not None:
+            rates = f"liked {number(choice.user_rate)} of a user's {number(choice.false_filter_rate)} of all"
+            assert f"{rates} above {number(choice.threshold)}" in table
             shown += 1
     assert shown >= 1
     assert table.count("0 keeps everything") >= len(BOUNDS) - shown
@@ -268,7 +269,7 @@ def test_a_filter_that_keeps_everything_is_shown_so(light_copy: Path) -> None:
     for name in ("conrec", "most-disliked"):
         path = light_copy / "filter" / f"{name}.json"
         content = read_json(path)
-        empty = {"threshold": None, "positives": 0, "false_filters": 0, "curve": []}
+        empty = {"threshold": None, "positives": 0, "false_filters": 0, "curve": [], "choices": []}
         write_json(path, {**content, **empty, "statement": "nothing could be learned"})
     write_json(light_copy / "filter" / "conrec.manifest.json", {"inputs": {}, "threshold": 1})
     write_json(light_copy / "results" / "filter.json", {"conrec": {"threshold": None}})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conrec.filtering.calibrating.threshold import BOUNDS, TradeOff, best_within
+from conrec.filtering.calibrating.threshold import BOUNDS, Choice, best_within
 from conrec.report.content import Block, Cell, Note, Section, Table, absent, cell, figure_cell, number
 from conrec.report.plots import trade_offs
 from conrec.report.source import RunSource
@@ -13,7 +13,8 @@ __all__ = ["filtering"]
 
 HEADINGS = (
     ("filtering_rate", "Candidates dropped"),
-    ("false_filter_rate", "Liked items dropped\nfalse filters"),
+    ("false_filter_rate", "Liked items dropped\nof all users'"),
+    ("user_false_filter_rate", "of a user's own\non average"),
     ("caught", "Disliked items dropped\ncaught"),
 )
 
@@ -41,7 +42,7 @@ def _thresholds(filters: dict[str, Any]) -> Table:
     rows = tuple(
         (
             Cell(model),
-            _threshold(one["threshold"]),
+            _threshold(one["threshold"], one.get("by_category")),
             cell(one.get("anchors", 0)),
             _share(one.get("false_filters"), one.get("positives")),
             _share(one.get("caught"), one.get("negatives")),
@@ -50,15 +51,18 @@ def _thresholds(filters: dict[str, Any]) -> Table:
         for model, one in filters.items()
     )
     return Table(
-        "Thresholds chosen on validation anchors: the smallest with (false filters + 1) / (liked items + 1) within "
-        "the bound.",
+        "Thresholds chosen on validation anchors: the smallest whose false-filter rate is shown to be within the bound "
+        "for users who were not seen; in words, what exactly that promises.",
         ("Method", "Threshold", "Anchors", "Liked items dropped", "Disliked items dropped", "In words"),
         rows,
         words=True,
     )
 
 
-def _threshold(value: Any) -> Cell:
+def _threshold(value: Any, by_category: Any = None) -> Cell:
+    if by_category:
+        able = sum(one is not None and one < 1 for one in by_category.values())
+        return Cell("by category", f"{able:,} of {len(by_category):,} can drop something")
     if value is None:
         return Cell("keeps everything")
     return Cell(number(value), "keeps everything" if value >= 1 else "")
@@ -69,7 +73,7 @@ def _powerless(filters: dict[str, Any]) -> list[Block]:
     return [
         Note(f"The filter of {model} drops nothing. {one.get('statement', '')}", "bad")
         for model, one in filters.items()
-        if one["threshold"] is None or one["threshold"] >= 1
+        if all(value is None or value >= 1 for value in (one.get("by_category") or {"": one["threshold"]}).values())
     ]
 
 
@@ -77,24 +81,26 @@ def _choices(filters: dict[str, Any]) -> list[Block]:
     """What each bound would cost and bring, so that another one can be chosen."""
     rows = []
     for model, one in filters.items():
-        curve = [TradeOff(**point) for point in one.get("curve", ())]
-        if curve and one.get("positives"):
-            points = (best_within(curve, one["positives"], bound) for bound in BOUNDS)
-            rows.append((Cell(model), *map(_trade, points)))
+        choices = [Choice(**choice) for choice in one.get("choices", ())]
+        if choices and one.get("positives"):
+            rows.append((Cell(model), *(_trade(best_within(choices, bound)) for bound in BOUNDS)))
     if not rows:
         return []
     caption = (
         "What other bounds would do on validation anchors: share of disliked items dropped at the lowest threshold "
-        "that meets each bound on the share of liked items dropped, then what it costs and the threshold. To choose "
-        "another bound, set filter.false_filter_rate and run again: only the filter stages are repeated."
+        "whose false-filter rate is shown to be within each bound, then what that costs: the share of liked items "
+        "dropped, of a user's own on average and of all, and the threshold. To choose another bound, set "
+        "filter.false_filter_rate and run again: only the filter stages are repeated."
     )
     return [Table(caption, ("Method", *(f"Bound {bound:.0%}" for bound in BOUNDS)), tuple(rows))]
 
 
-def _trade(point: TradeOff | None) -> Cell:
-    if point is None or point.threshold >= 1:
+def _trade(choice: Choice | None) -> Cell:
+    if choice is None:
         return Cell("0", "keeps everything", tone="quiet")
-    return Cell(number(point.caught), f"liked {number(point.false_filter_rate)}\nabove {number(point.threshold)}")
+    threshold = "by category" if choice.threshold is None else f"above {number(choice.threshold)}"
+    liked = f"liked {number(choice.user_rate)} of a user's\n{number(choice.false_filter_rate)} of all"
+    return Cell(number(choice.caught), f"{liked}\n{threshold}")
 
 
 def _share(part: Any, whole: Any) -> Cell:
@@ -117,7 +123,7 @@ def _curves(filters: dict[str, Any]) -> list[Block]:
         return [Note("Validation holds too few liked or disliked items for a trade-off curve.", "quiet")]
     chosen = {
         model: None
-        if one["threshold"] is None
+        if one["threshold"] is None and not one.get("by_category")
         else (one["false_filters"] / one["positives"], one["caught"] / one["negatives"])
         for model, one in filters.items()
         if model in curves
@@ -144,7 +150,7 @@ def _test(source: RunSource) -> list[Block]:
     rows = tuple(
         (
             Cell(model),
-            _threshold(one.get("threshold")),
+            _threshold(one.get("threshold"), one.get("by_category")),
             *(
                 figure_cell(
                     one.get(key),

@@ -1,4 +1,4 @@
-"""Calibrating the filter on validation anchors, and measuring it on test anchors.
+"""Calibrating the filter on validation anchors.
 
 The predict set of an anchor is the first ``prediction.predict_set`` items of ``predictions/MODEL.parquet``. What the
 user liked in the anchor's window (future positives) and is dropped is a false filter; what he disliked there
@@ -7,75 +7,24 @@ user liked in the anchor's window (future positives) and is dropped is a false f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from conrec.arrays import Array, Ragged
-from conrec.artefacts import write_json
+from conrec.arrays import Array
 from conrec.config import Config
 from conrec.evaluation.evaluate import RunData
-from conrec.evaluation.predictions import read_predictions
-from conrec.evaluation.significance import Bootstrap
-from conrec.filtering.calibrating.threshold import (
-    Threshold,
-    above,
-    choose_threshold,
-    read_threshold,
-    share_above,
-    trade_off,
-    write_threshold,
-)
-from conrec.filtering.catalogue import FilterCatalogue, max_similarity
-from conrec.logs.anchors import Anchors
+from conrec.filtering.calibrating.control import Liked, Rule, smallest_threshold
+from conrec.filtering.calibrating.segments import Segments, item_thresholds, segments_of
+from conrec.filtering.calibrating.similarities import AnchorSimilarities, split_similarities
+from conrec.filtering.calibrating.threshold import BOUNDS, Choice, Threshold, trade_off, write_threshold
+from conrec.filtering.calibrating.words import statement
+from conrec.filtering.catalogue import FilterCatalogue
 
-__all__ = ["FIGURES", "AnchorSimilarities", "anchor_similarities", "calibrate", "report_on_test", "test_report"]
-
-FIGURES = ("filtering_rate", "false_filter_rate", "caught")
-"""Share dropped of the 20 candidates, of the future positives and of the future negatives."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnchorSimilarities:
-    """Similarity of what an anchor's window held to its predict set, one entry a (anchor, item) pair.
-
-    Pairs whose anchor has an empty predict set are left out: the filter keeps them whatever the threshold.
-
-    Attributes:
-        candidates, positives, negatives: float32 [pairs], of the 20 candidates, the future positives and the
-            future negatives.
-        candidate_anchor, positive_anchor, negative_anchor: int64 [pairs], row of the pair's anchor.
-    """
-
-    candidates: Array
-    candidate_anchor: Array
-    positives: Array
-    positive_anchor: Array
-    negatives: Array
-    negative_anchor: Array
-
-
-def anchor_similarities(catalogue: FilterCatalogue, predicted: Array, anchors: Anchors) -> AnchorSimilarities:
-    """Similarities of all pairs of some anchors.
-
-    Args:
-        catalogue: items and rebuilt embeddings.
-        predicted: int32 [anchors, K], predict set of each anchor, -1 for none.
-        anchors: with candidates, future positives and future negatives.
-    """
-    row, place = np.nonzero(anchors.candidates >= 0)
-    parts: list[Array] = []
-    for anchor, items in (
-        (row.astype(np.int64), anchors.candidates[row, place]),
-        _pairs(anchors.future_positives),
-        _pairs(anchors.future_negatives),
-    ):
-        similarity, _ = max_similarity(catalogue.rebuilt, predicted, anchor, items)
-        known = ~np.isnan(similarity)
-        parts += [similarity[known], anchor[known]]
-    return AnchorSimilarities(*parts)
+__all__ = ["calibrate"]
 
 
 def calibrate(run_folder: Path, model: str, data: RunData, catalogue: FilterCatalogue, config: Config) -> Threshold:
@@ -85,139 +34,103 @@ def calibrate(run_folder: Path, model: str, data: RunData, catalogue: FilterCata
         run_folder: the run, with ``predictions/MODEL.parquet``.
         model: name of the row.
         data: log and anchors of the run.
-        catalogue: its items.
-        config: for ``filter.false_filter_rate`` and ``prediction.predict_set``.
+        catalogue: its items, with their details where categories have thresholds of their own.
+        config: for ``filter`` and ``prediction.predict_set``.
 
     Raises:
         ArtefactError: the predictions are missing, damaged, or lack a validation anchor.
     """
-    anchors, similarities = _split(run_folder, model, data, catalogue, config, "validation")
-    positives, negatives = similarities.positives, similarities.negatives
-    bound = config.filter.false_filter_rate
-    value = choose_threshold(positives, bound)
+    anchors, similarities = split_similarities(
+        run_folder, model, data, catalogue, config.prediction.predict_set, "validation"
+    )
+    rule = Rule.of(config.filter)
+    trial = _Trial(similarities, anchors.user[similarities.positives.anchor])
+    if config.filter.segments == "category":
+        trial.categories = catalogue.details.categories
+        trial.segments = segments_of(
+            trial.categories, data.log.before(data.periods.validation), config.filter.segment_users
+        )
+    chosen, by_category = trial.choose(rule)
+    choices = [trial.choice(replace(rule, bound=bound)) for bound in sorted({*BOUNDS, rule.bound})]
+    thresholds = [one for one in (chosen, *(each.threshold for each in choices)) if one is not None]
+    false_filters, caught = trial.dropped(chosen, by_category)
+    segments = sum(value is not None and value < 1 for value in by_category.values())
+    liked = trial.liked
     threshold = Threshold(
         model=model,
-        threshold=value,
-        bound=bound,
-        statement=_statement(value, bound, len(positives), positives),
+        threshold=chosen,
+        bound=rule.bound,
+        statement=statement(rule, liked, chosen, int(false_filters.sum()), segments),
         anchors=len(anchors),
         users=len(np.unique(anchors.user)),
-        positives=len(positives),
-        false_filters=int(above(positives, value).sum()),
-        negatives=len(negatives),
-        caught=int(above(negatives, value).sum()),
+        positives=len(similarities.positives),
+        false_filters=int(false_filters.sum()),
+        negatives=len(similarities.negatives),
+        caught=int(caught.sum()),
         sid_hash=catalogue.sid_hash,
-        curve=trade_off(positives, negatives),
+        curve=trade_off(liked, similarities.negatives.similarity, thresholds),
+        rate=rule.rate,
+        guarantee=rule.guarantee,
+        confidence=rule.confidence if rule.guarantee == "probability" else None,
+        pairs_per_user=rule.cap,
+        liked_users=liked.users,
+        user_rate=liked.rate(false_filters),
+        by_category=by_category,
+        pooled=trial.pooled,
+        choices=tuple(choices),
     )
     write_threshold(run_folder, threshold)
     return threshold
 
 
-def report_on_test(
-    run_folder: Path, model: str, data: RunData, catalogue: FilterCatalogue, config: Config
-) -> dict[str, Any]:
-    """What the calibrated filter of a model does on test anchors.
+class _Trial:
+    """Validation data, and what a threshold does on it.
 
     Args:
-        run_folder: the run, with ``predictions/MODEL.parquet`` and ``filter/MODEL.json``.
-        model: name of the row.
-        data: log and anchors of the run.
-        catalogue: its items.
-        config: for ``prediction.predict_set``, ``evaluation.bootstraps`` and ``run.seed``.
-
-    Returns:
-        ``{"threshold", FIGURE: {"value", "low", "high", "pairs", "anchors"}}`` for each of `FIGURES`; the interval
-        is from a bootstrap over users. A figure without any pair has no entry.
-
-    Raises:
-        ArtefactError: a file is missing, damaged or of another SID table.
+        similarities: of the validation anchors.
+        users: whose each liked candidate is.
     """
-    threshold = read_threshold(run_folder, model, catalogue.sid_hash).threshold
-    anchors, similarities = _split(run_folder, model, data, catalogue, config, "test")
-    groups = (
-        (similarities.candidates, similarities.candidate_anchor),
-        (similarities.positives, similarities.positive_anchor),
-        (similarities.negatives, similarities.negative_anchor),
-    )
-    # One row a pair and one column a figure, so that all three are taken on the same resamples of users.
-    anchor = np.concatenate([one for _, one in groups])
-    values = np.full((len(anchor), len(groups)), np.nan)
-    begin = 0
-    for column, (group, _) in enumerate(groups):
-        values[begin : begin + len(group), column] = above(group, threshold)
-        begin += len(group)
-    result: dict[str, Any] = {"threshold": threshold}
-    if not len(anchor):
-        return result
-    bootstrap = Bootstrap.over(anchors.user[anchor], config.evaluation.bootstraps, config.run.seed)
-    for name, figure, (_, of_anchor) in zip(FIGURES, bootstrap.figures(values), groups, strict=True):
-        if figure is not None:
-            result[name] = {
-                "value": figure.value,
-                "low": figure.low,
-                "high": figure.high,
-                "pairs": figure.anchors,
-                "anchors": len(np.unique(of_anchor)),
-            }
-    return result
 
+    def __init__(self, similarities: AnchorSimilarities, users: Array) -> None:
+        self.positives, self.negatives, self.users = similarities.positives, similarities.negatives, users
+        self.liked = Liked.of(self.positives.similarity, users)
+        self.segments: Segments | None = None
+        self.categories: Sequence[Sequence[str]] = ()
 
-def test_report(
-    run_folder: Path, models: tuple[str, ...], data: RunData, catalogue: FilterCatalogue, config: Config
-) -> dict[str, dict[str, Any]]:
-    """`report_on_test` of several models, also written to ``RUN/results/filter.json`` as ``{MODEL: …}``."""
-    result = {model: report_on_test(run_folder, model, data, catalogue, config) for model in models}
-    write_json(run_folder / "results" / "filter.json", result)
-    return result
+    @property
+    def pooled(self) -> tuple[str, ...]:
+        """The categories that share one threshold."""
+        if self.segments is None:
+            return ()
+        return tuple(name for name, one in zip(self.segments.names, self.segments.pooled, strict=True) if one)
 
+    def choose(self, rule: Rule) -> tuple[float | None, dict[str, float | None]]:
+        """The threshold of all items together, and that of each category, where each has its own."""
+        one = smallest_threshold(self.liked, rule)
+        if self.segments is None:
+            return one, {}
+        return one, self.segments.thresholds(self.positives.similarity, self.users, self.positives.item, rule)
 
-test_report.__test__ = False  # type: ignore[attr-defined]  # pytest takes it for a test where it is imported
+    def dropped(self, chosen: float | None, by_category: dict[str, float | None]) -> tuple[Array, Array]:
+        """Which liked and which disliked candidates are dropped, bool each."""
+        pairs = (self.positives, self.negatives)
+        if by_category:
+            of_item = item_thresholds(by_category, self.categories)
+            first, second = (one.similarity > of_item[one.item] for one in pairs)
+        else:
+            first, second = (one.similarity > np.float32(inf if chosen is None else chosen) for one in pairs)
+        return first, second
 
-
-def _split(
-    run_folder: Path, model: str, data: RunData, catalogue: FilterCatalogue, config: Config, split: str
-) -> tuple[Anchors, AnchorSimilarities]:
-    """The anchors of a split and their similarities under a model's predict sets."""
-    anchors = data.anchors.of_split(split)
-    path = run_folder / "predictions" / f"{model}.parquet"
-    ranking = read_predictions(path, anchors, data.log.item_ids, data.anchors.anchor_id)
-    predicted = ranking.item[:, : config.prediction.predict_set]
-    return anchors, anchor_similarities(catalogue, predicted, anchors)
-
-
-def _pairs(rows: Ragged) -> tuple[Array, Array]:
-    """Row (int64) and value of each entry of a ragged array."""
-    return np.repeat(np.arange(len(rows)), rows.lengths), rows.values
-
-
-def _statement(value: float | None, bound: float, n: int, positives: Array) -> str:
-    """In words, what the calibration found."""
-    if n == 0:
-        return (
-            "The validation anchors have no future positives, so the cost of a threshold cannot be known: "
-            "the filter keeps everything."
+    def choice(self, rule: Rule) -> Choice:
+        """What the rule chooses, and what that does."""
+        chosen, by_category = self.choose(rule)
+        false_filters, caught = self.dropped(chosen, by_category)
+        values = by_category.values() if by_category else (chosen,)
+        return Choice(
+            rule.bound,
+            all(value is None or value >= 1 for value in values),
+            None if by_category else chosen,
+            self.liked.rate(false_filters, None),
+            float(caught.mean()) if len(caught) else None,
+            self.liked.rate(false_filters),
         )
-    if value is None:
-        return (
-            f"With {n} future positives in validation even a filter that drops none of them cannot be shown to stay "
-            f"within a false-filter rate of {bound:g} (at least {_needed(bound)} are needed): the filter keeps "
-            "everything."
-        )
-    if value >= 1:
-        same = int((positives >= np.float32(value)).sum())
-        return (
-            f"{same} of {n} future positives in validation have the very codes of a predicted item, more than the "
-            f"bound of {bound:g} allows to lose: nothing is above 1, so the filter keeps everything."
-        )
-    return (
-        f"{int(above(positives, value).sum())} of {n} future positives in validation are above {value:.4f}, "
-        f"a false-filter rate of {share_above(positives, value):.4f} against the bound of {bound:g}."
-    )
-
-
-def _needed(bound: float) -> int:
-    """Smallest n with 1 / (n + 1) <= bound."""
-    n = max(0, round(1 / bound) - 2)
-    while 1 / (n + 1) > bound:
-        n += 1
-    return n
