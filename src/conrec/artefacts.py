@@ -28,6 +28,7 @@ __all__ = [
     "disk_full",
     "hash_file",
     "hash_json",
+    "map_tensors",
     "read_json",
     "read_parquet",
     "read_tensor_metadata",
@@ -194,10 +195,44 @@ def read_tensors(path: Path) -> dict[str, Array]:
     return tensors
 
 
+def map_tensors(path: Path) -> dict[str, Array]:
+    """The tensors of a safetensors file as read-only arrays over the mapped file; nothing is read before it is used.
+
+    Raises:
+        ArtefactError: the file is missing or damaged.
+    """
+    try:
+        with path.open("rb") as handle:
+            start = 8 + int.from_bytes(handle.read(8), "little")
+            header: dict[str, Any] = json.loads(handle.read(start - 8)) if start <= path.stat().st_size else {}
+        with safe_open(path, "np"):  # checks that header and size fit each other
+            pass
+        whole = np.memmap(path, dtype=np.uint8, mode="r", offset=start)
+    except FileNotFoundError:
+        raise ArtefactError("this file is missing", where=str(path)) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtefactError(f"cannot be read as safetensors ({error})", where=str(path)) from None
+    kinds = {"I16": np.int16, "I32": np.int32, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+    return {
+        name: np.asarray(whole[slice(*one["data_offsets"])]).view(kinds[one["dtype"]]).reshape(one["shape"])
+        for name, one in header.items()
+        if name != "__metadata__"
+    }
+
+
 def read_tensor_metadata(path: Path) -> dict[str, str]:
-    """Metadata of a safetensors file that `read_tensors` can read; empty where it has none."""
-    with safe_open(path, "np") as opened:
-        return dict(opened.metadata() or {})
+    """Metadata of a safetensors file; empty where it has none.
+
+    Raises:
+        ArtefactError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, "np") as opened:
+            return dict(opened.metadata() or {})
+    except FileNotFoundError:
+        raise ArtefactError("this file is missing", where=str(path)) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtefactError(f"cannot be read as safetensors ({error})", where=str(path)) from None
 
 
 def hash_file(path: Path) -> str:

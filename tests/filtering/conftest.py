@@ -11,7 +11,7 @@ import pytest
 from conrec.artefacts import write_tensors
 from conrec.filtering.calibrating.threshold import Threshold, write_threshold
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.filter import write_predict_sets
+from conrec.filtering.predict_sets import write_predict_sets
 from conrec.items.semantic_ids import SemanticIds, write_semantic_ids
 from conrec.recommender import Ranking
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.filter import NegativeFilter, write_predict_sets
+from conrec.filtering.filter import NegativeFilter
+from conrec.filtering.predict_sets import write_predict_sets
 from conrec.filtering.stores.lmdb import PredictSetStore
 from conrec.items.semantic_ids import SemanticIds
 from conrec.recommender import Ranking

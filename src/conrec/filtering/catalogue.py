@@ -1,44 +1,65 @@
-"""What the filter knows of the items: their semantic IDs and their embeddings rebuilt from the codebooks."""
+"""What the filter knows of the items: semantic IDs, embeddings rebuilt from the codebooks, titles and categories."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32
+from jaxtyping import Int, Int32
 
 from conrec.arrays import Array
-from conrec.artefacts import read_tensors
+from conrec.artefacts import read_parquet, read_tensors
 from conrec.errors import ArtefactError
+from conrec.filtering.item_table import ItemTable
 from conrec.items.growing.growth import current_catalogue, own_catalogue
 from conrec.items.semantic_ids import SemanticIds, read_semantic_ids, sid_keys
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, hash_semantic_ids
+from conrec.logs.schema import ITEMS
 
-__all__ = ["FilterCatalogue", "max_similarity"]
+__all__ = ["ITEM_TABLE", "FilterCatalogue", "ItemDetails"]
 
-DECIMALS = 6
-"""Similarities are rounded to this many decimals, so that the order of summation never decides about a candidate."""
+ITEM_TABLE = "items.safetensors"
+"""The `ItemTable` of a run, ``RUN/filter/items.safetensors``; where it is missing, older than the embeddings or of
+another SID table, the table is made anew in memory."""
 
 
 @dataclass(frozen=True, slots=True)
+class ItemDetails:
+    """What people are shown of the items, in the order of the catalogue.
+
+    Attributes:
+        titles: str [items]; the item ID where an item has no title.
+        categories: of each item, as the item data has them.
+        images: path or address of each item's picture, or None.
+    """
+
+    titles: tuple[str, ...]
+    categories: tuple[tuple[str, ...], ...]
+    images: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
 class FilterCatalogue:
     """The items of a run as the filter sees them, in the order of the catalogue.
 
     Attributes:
         item_ids: str [items].
         sids: their raw and resolved codes.
-        rebuilt: float32 [items, d], unit rows rebuilt from the *raw* codes; cosine is the dot product.
+        table: unit rows rebuilt from the *raw* codes; cosine is the dot product.
         sid_hash: hash of item IDs and codes, see `conrec.items.space.hash_semantic_ids`.
         earlier: hashes of the tables that this one grew from; their codes name the same items.
+        items_file: where `details` come from.
     """
 
     item_ids: tuple[str, ...]
     sids: SemanticIds
-    rebuilt: Array
+    table: ItemTable
     sid_hash: str
     earlier: tuple[str, ...]
+    items_file: Path | None
     _index: dict[str, int]
     _order: Array
     _keys: Array
@@ -57,11 +78,16 @@ class FilterCatalogue:
         """
         place = current_catalogue(run_folder) if grown else own_catalogue(run_folder)
         item_ids, sids = read_semantic_ids(place.folder / SEMANTIC_IDS_FILE)
-        path = place.folder / REBUILT
-        tensors = read_tensors(path)
-        if "rebuilt" not in tensors:
-            raise ArtefactError(f"holds {sorted(tensors)}", where=str(path), expected="the tensor 'rebuilt'")
-        loaded = cls.build(item_ids, sids, tensors["rebuilt"], str(path), place.earlier)
+        path, mapped = place.folder / REBUILT, run_folder / "filter" / ITEM_TABLE
+        table: Array | ItemTable | None = None
+        if mapped.is_file() and path.is_file() and mapped.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+            table = ItemTable.map(mapped, hash_semantic_ids(item_ids, sids))
+        if table is None:
+            tensors = read_tensors(path)
+            if "rebuilt" not in tensors:
+                raise ArtefactError(f"holds {sorted(tensors)}", where=str(path), expected="the tensor 'rebuilt'")
+            table = tensors["rebuilt"]
+        loaded = cls.build(item_ids, sids, table, str(path), place.earlier, place.items)
         if place.sid_tables and loaded.sid_hash != place.sid_tables[-1]:
             raise ArtefactError(
                 f"holds the SID table {loaded.sid_hash[:12]}…",
@@ -71,36 +97,75 @@ class FilterCatalogue:
             )
         return loaded
 
+    def save_table(self, run_folder: Path) -> None:
+        """Write ``RUN/filter/items.safetensors``, which many processes then share, unless it is there already."""
+        path = run_folder / "filter" / ITEM_TABLE
+        there = ItemTable.map(path, self.sid_hash)
+        if there is None or not np.array_equal(there.rows, self.table.rows):
+            self.table.save(path, self.sid_hash)
+
     @classmethod
     def build(
         cls,
         item_ids: tuple[str, ...],
         sids: SemanticIds,
-        rebuilt: Array,
+        table: Array | ItemTable,
         where: str = "rebuilt",
         earlier: tuple[str, ...] = (),
+        items_file: Path | None = None,
     ) -> FilterCatalogue:
         """Put the parts together and check that they fit.
+
+        Args:
+            item_ids: str [items].
+            sids: their codes.
+            table: rebuilt embeddings, float32 [items, d] of length 1, or the table made of them.
+            where: what they were read from, for errors.
+            earlier: hashes of the SID tables that this one grew from.
+            items_file: of schema `conrec.logs.schema.ITEMS`, rows in the same order; None: there are no details.
 
         Raises:
             ArtefactError: another number of rows than items, or rows that are not of length 1.
         """
-        if rebuilt.ndim != 2 or len(rebuilt) != len(item_ids) or rebuilt.dtype != np.float32:
-            raise ArtefactError(
-                f"a {rebuilt.dtype} tensor of shape {rebuilt.shape}",
-                where=where,
-                expected=f"float32 of {len(item_ids)} rows, one for each item of semantic_ids.parquet",
-            )
-        length = np.linalg.norm(rebuilt, axis=1)
-        wrong = np.flatnonzero(~(np.abs(length - 1) < 1e-3))
-        if len(wrong):
-            raise ArtefactError(
-                f"row {wrong[0]} has length {length[wrong[0]]:.4f}", where=where, expected="rows of length 1"
-            )
+        if not isinstance(table, ItemTable):
+            if table.ndim != 2 or len(table) != len(item_ids) or table.dtype != np.float32:
+                raise ArtefactError(
+                    f"a {table.dtype} tensor of shape {table.shape}",
+                    where=where,
+                    expected=f"float32 of {len(item_ids)} rows, one for each item of semantic_ids.parquet",
+                )
+            length = np.linalg.norm(table, axis=1)
+            wrong = np.flatnonzero(~(np.abs(length - 1) < 1e-3))
+            if len(wrong):
+                raise ArtefactError(
+                    f"row {wrong[0]} has length {length[wrong[0]]:.4f}", where=where, expected="rows of length 1"
+                )
+            table = ItemTable.build(table)
         keys = sid_keys(sids.resolved, sids.sizes)
         order = np.argsort(keys, kind="stable")  # of items that share a semantic ID the first comes first
         index = {item_id: row for row, item_id in enumerate(item_ids)}
-        return cls(item_ids, sids, rebuilt, hash_semantic_ids(item_ids, sids), earlier, index, order, keys[order])
+        sid_hash = hash_semantic_ids(item_ids, sids)
+        return cls(item_ids, sids, table, sid_hash, earlier, items_file, index, order, keys[order])
+
+    @cached_property
+    def details(self) -> ItemDetails:
+        """Titles, categories and pictures, read when they are first asked for; without a file, item IDs alone.
+
+        Raises:
+            ArtefactError: the file is damaged, or is of other items.
+        """
+        if self.items_file is None or not self.items_file.is_file():
+            nothing: tuple[str, ...] = ()
+            return ItemDetails(self.item_ids, (nothing,) * len(self), (None,) * len(self))
+        read = read_parquet(self.items_file, ITEMS)
+        if tuple(read["item_id"].to_pylist()) != self.item_ids:
+            raise ArtefactError("holds other items than the SID table", where=str(self.items_file))
+        titles = zip(read["title"].to_pylist(), self.item_ids, strict=True)
+        return ItemDetails(
+            tuple(title or item_id for title, item_id in titles),
+            tuple(tuple(one or ()) for one in read["category"].to_pylist()),
+            tuple(read["image"].to_pylist()),
+        )
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -125,43 +190,3 @@ class FilterCatalogue:
     def sid_text(self, item: int) -> str | None:
         """Text of an item's resolved semantic ID, ``a_5 b_2 c_9``; None for -1."""
         return None if item < 0 else self.sids.text(item)
-
-
-def max_similarity(
-    rebuilt: Float32[Array, "items d"],
-    predicted: Int[Array, "sets K"],
-    sets: Int[Array, " pairs"],
-    items: Int[Array, " pairs"],
-) -> tuple[Float32[Array, " pairs"], Int32[Array, " pairs"]]:
-    """``max_{i in predict set} sim(candidate, i)`` of each pair (predict set, candidate), and the i that gives it.
-
-    The paper's Deployment section. The dot products are summed in float64 and rounded to six decimals, so that a
-    pair has the same similarity in whatever block and on whatever machine it is computed.
-
-    Args:
-        rebuilt: unit rows.
-        predicted: items of each predict set, best first, -1 for none.
-        sets: row of ``predicted`` for each pair; -1 for none.
-        items: candidate of each pair; -1 for none.
-
-    Returns:
-        The similarity (NaN where the pair has no candidate, no set or an empty one) and the item of the predict set
-        that is nearest, -1 where there is none; ties go to the better rank.
-    """
-    similarity = np.full(len(items), np.nan, dtype=np.float32)
-    nearest = np.full(len(items), -1, dtype=np.int32)
-    known = np.flatnonzero((sets >= 0) & (items >= 0))
-    known = known[np.argsort(sets[known], kind="stable")]
-    groups, starts = np.unique(sets[known], return_index=True)
-    for group, begin, end in zip(groups, starts, np.append(starts, len(known))[1:], strict=True):
-        pairs = known[begin:end]
-        members = predicted[group]
-        members = members[members >= 0]
-        if not len(members):
-            continue
-        table = rebuilt[items[pairs]].astype(np.float64) @ rebuilt[members].astype(np.float64).T
-        table = np.round(table, DECIMALS)
-        best = table.argmax(axis=1)
-        similarity[pairs] = table[np.arange(len(pairs)), best]
-        nearest[pairs] = members[best]
-    return similarity, nearest

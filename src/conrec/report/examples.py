@@ -9,7 +9,8 @@ import numpy as np
 from conrec.arrays import Array
 from conrec.evaluation.predictions import read_predictions
 from conrec.filtering.calibrating.threshold import above
-from conrec.filtering.catalogue import FilterCatalogue, max_similarity
+from conrec.filtering.catalogue import FilterCatalogue
+from conrec.filtering.item_table import max_similarity
 from conrec.logs.anchors import Anchors
 from conrec.protocol import NEGATIVE, POSITIVE
 from conrec.report.content import Cell, Example, Note, Section, Table, absent, date, number, titles
@@ -116,7 +117,7 @@ def _candidates(
     nearest = np.full(len(candidates), -1, dtype=np.int32)
     if catalogue is not None:
         sets = np.zeros(len(candidates), dtype=np.int64)
-        similarity, nearest = max_similarity(catalogue.rebuilt, guess[None, :], sets, candidates)
+        similarity, nearest = max_similarity(catalogue.table, guess[None, :], sets, candidates)
     falls = above(similarity, threshold)
     rows = []
     for place in np.argsort(-np.nan_to_num(similarity, nan=-2.0), kind="stable"):

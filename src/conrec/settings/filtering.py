@@ -35,8 +35,8 @@ class FilterConfig(Settings):
     """Categories of which fewer users liked something in the training period share one threshold, which has the
     guarantee for all of them together."""
     score_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """How much less a prediction counts whose score is lower: similarity to it times exp(score_weight * (its score - the
-    best score)); 0: all count alike. Thresholds are calibrated with it."""
+    """How much less a prediction counts whose score is lower: similarity to it times exp(score_weight * (its score -
+    the best score)); 0: all count alike. Thresholds are calibrated with it."""
     half_life_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Days after which a prediction counts half; None: it does not age. It only makes the filter drop less."""
     keep_at_least: Annotated[int, Field(ge=0)] = 0

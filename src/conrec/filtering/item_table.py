@@ -1,0 +1,235 @@
+"""The items as the filter multiplies them: unit rows in 16 bits, and a short screen of each that fits a cache line.
+
+A row is kept as whole numbers, ``round(32000 * row)``: two bytes a feature like float16, with a smaller error for rows
+of length 1, whose features need no exponent. The dot product of two such rows is a whole number below 2^31, and whole
+numbers add up to the same in every order: a similarity, that product over the lengths of both rows, is the same to the
+last bit on every machine, in every block and in both of the ways below; that of a row to itself is 1.
+
+- `ItemTable.similarities`: all of them, by a product of float64 matrices, which is exact here (every partial sum is a
+  whole number below 2^53).
+- `ItemTable.dropped`: only whether some similarity is above a threshold. By the inequality of Cauchy and Schwarz
+
+      <x, y>  <=  <Vx, Vy> + |x - V'Vx| |y - V'Vy|
+
+  for any V with orthonormal rows; with V the main axes of the rows the right side is close, and the length of the rest
+  is one more feature. So one product of 32 features shows for most candidates that nothing is near enough; of the
+  others 128 features decide most, and the full rows are read only where these leave it open (see
+  `conrec.filtering.kernels`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int
+
+from conrec.arrays import Array
+from conrec.artefacts import map_tensors, read_tensor_metadata, write_tensors
+from conrec.errors import ArtefactError
+from conrec.filtering import kernels
+
+__all__ = ["SCALE", "ItemTable", "max_similarity"]
+
+SCALE = 32_000
+"""A feature of 1 as a whole number; a little below what 16 bits hold, for lengths are rounded up."""
+FIRST, SCREEN = 32, 128
+"""Features of the first look and of the whole screen; the last one of each is the length of the rest."""
+_AT_ONCE = 1 << 16
+_SAMPLE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class ItemTable:
+    """Rows of items.
+
+    Attributes:
+        rows: int16 [items, d], unit rows times `SCALE`, rounded.
+        lengths: float64 [items], of these rows; a row of zeros has 1.
+        first: int16 [items, 32], the first look: coordinates on the main axes, and the length of the rest.
+        second: int16 [items, 128]: all coordinates of the screen, and the length of the rest.
+        slack: how far a product of two rows of a screen, over ``SCALE ** 2``, may lie from what it bounds.
+    """
+
+    rows: Array
+    lengths: Array
+    first: Array
+    second: Array
+    slack: float
+
+    @classmethod
+    def build(cls, rebuilt: Float32[Array, "items d"]) -> ItemTable:
+        """Round the rows and lay out their screens.
+
+        Args:
+            rebuilt: rows of length 1.
+        """
+        items, d = rebuilt.shape
+        rows, lengths = np.empty((items, d), dtype=np.int16), np.empty(items)
+        first, second = np.zeros((items, FIRST), dtype=np.int16), np.zeros((items, SCREEN), dtype=np.int16)
+        axes = _main_axes(rebuilt)
+        for begin in range(0, items, _AT_ONCE):
+            part = slice(begin, begin + _AT_ONCE)
+            rows[part] = np.rint(rebuilt[part].astype(np.float64) * SCALE)
+            # The screens are of the rounded rows, made of length SCALE: it is their products that decide.
+            whole = rows[part].astype(np.float64)
+            lengths[part] = np.sqrt(np.square(whole).sum(axis=1))
+            lengths[part][lengths[part] == 0] = 1
+            whole *= SCALE / lengths[part][:, None]
+            turned = whole @ axes
+            for screen in (first, second):
+                width = min(screen.shape[1] - 1, turned.shape[1])
+                head = turned[:, :width]
+                rest = np.square(whole).sum(axis=1) - np.square(head).sum(axis=1)
+                screen[part, :width] = np.rint(head)
+                screen[part, -1] = np.ceil(np.sqrt(np.maximum(rest, 0)))
+        return cls(rows, lengths, first, second, _slack(SCREEN))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def save(self, path: Path, sid_hash: str) -> None:
+        """Write ``items.safetensors`` for `map`.
+
+        Args:
+            path: the file.
+            sid_hash: hash of the SID table whose items these are.
+        """
+        tensors = {"rows": self.rows, "lengths": self.lengths, "first": self.first, "second": self.second}
+        write_tensors(path, tensors, {"sid_hash": sid_hash})
+
+    @classmethod
+    def map(cls, path: Path, sid_hash: str) -> ItemTable | None:
+        """The table of a file, mapped: processes that open it share one copy in memory.
+
+        Args:
+            path: what `save` wrote.
+            sid_hash: hash of the SID table that it must belong to.
+
+        Returns:
+            None where there is no such file, or it is of another SID table.
+
+        Raises:
+            ArtefactError: it is damaged.
+        """
+        if not path.is_file() or read_tensor_metadata(path).get("sid_hash") != sid_hash:
+            return None
+        tensors = map_tensors(path)
+        names = ("rows", "lengths", "first", "second")
+        shapes = [tensors[name].shape for name in names if name in tensors]
+        items = shapes[0][0] if shapes else 0
+        if (
+            tensors.keys() != set(names)
+            or shapes[1:] != [(items,), (items, FIRST), (items, SCREEN)]
+            or [tensors[name].dtype for name in names] != [np.int16, np.float64, np.int16, np.int16]
+        ):
+            raise ArtefactError(
+                f"holds { ({name: one.shape for name, one in tensors.items()}) }",
+                where=str(path),
+                expected=f"rows, lengths, first of {FIRST} and second of {SCREEN} features",
+                mend="Remove it: the next `conrec run` or `conrec filter store` writes it anew.",
+            )
+        return cls(*(tensors[name] for name in names), _slack(SCREEN))
+
+    def rebuilt(self, items: Int[Array, " items"]) -> Float32[Array, "items d"]:
+        """Rows of some items, of length 1."""
+        return (self.rows[items] / self.lengths[items, None]).astype(np.float32)
+
+    def similarities(self, items: Int[Array, " n"], members: Int[Array, " K"]) -> Float64[Array, "n K"]:
+        """Cosines of some items to some others, of the rounded rows.
+
+        Args:
+            items, members: catalogue indices, none negative.
+        """
+        out = np.empty((len(items), len(members)))
+        other = self.rows[members].astype(np.float64).T
+        for begin in range(0, len(items), 4096):
+            part = slice(begin, begin + 4096)
+            out[part] = self.rows[items[part]].astype(np.float64) @ other
+        return out / (self.lengths[items][:, None] * self.lengths[members])
+
+    def dropped(
+        self,
+        items: Int[Array, " n"],
+        members: Int[Array, " K"],
+        weights: Float64[Array, " K"],
+        thresholds: Float32[Array, " n"],
+    ) -> Bool[Array, " n"]:
+        """Whether ``max_i weights[i] * cos(item, members[i])`` is above the item's threshold; as `similarities` says.
+
+        Args:
+            items: catalogue indices; a negative one is not dropped.
+            members: catalogue indices of the predict set, none negative.
+            weights: not negative.
+            thresholds: infinity: not dropped.
+        """
+        if not len(members) or not len(items):
+            return np.zeros(len(items), dtype=np.bool_)
+        if kernels.COMPILED:
+            return kernels.dropped(self, items, members, weights, thresholds)
+        out = np.zeros(len(items), dtype=np.bool_)
+        known = np.flatnonzero(items >= 0)
+        weighted = self.similarities(items[known], members) * weights
+        out[known] = weighted.max(axis=1).astype(np.float32) > thresholds[known]
+        return out
+
+
+def max_similarity(
+    table: ItemTable,
+    predicted: Int[Array, "sets K"],
+    sets: Int[Array, " pairs"],
+    items: Int[Array, " pairs"],
+    weights: Float64[Array, "sets K"] | None = None,
+) -> tuple[Float32[Array, " pairs"], Int[Array, " pairs"]]:
+    """``max_{i in predict set} w_i sim(candidate, i)`` of each pair (predict set, candidate), and the i that gives it.
+
+    The paper's Deployment section, with w = 1.
+
+    Args:
+        table: rows of all items.
+        predicted: items of each predict set, best first, -1 for none.
+        sets: row of ``predicted`` for each pair; -1 for none.
+        items: candidate of each pair; -1 for none.
+        weights: of each predicted item; None: 1.
+
+    Returns:
+        The similarity (NaN where the pair has no candidate, no set or an empty one) and the item of the predict set
+        that is nearest (int32), -1 where there is none; ties go to the better rank.
+    """
+    similarity = np.full(len(items), np.nan, dtype=np.float32)
+    nearest = np.full(len(items), -1, dtype=np.int32)
+    known = np.flatnonzero((sets >= 0) & (items >= 0))
+    known = known[np.argsort(sets[known], kind="stable")]
+    groups, starts = np.unique(sets[known], return_index=True)
+    for group, begin, end in zip(groups, starts, np.append(starts, len(known))[1:], strict=True):
+        pairs = known[begin:end]
+        here = predicted[group] >= 0
+        members = predicted[group][here]
+        if not len(members):
+            continue
+        of_pair = table.similarities(items[pairs], members)
+        if weights is not None:
+            of_pair *= weights[group][here]
+        best = of_pair.argmax(axis=1)
+        similarity[pairs] = of_pair[np.arange(len(pairs)), best]
+        nearest[pairs] = members[best]
+    return similarity, nearest
+
+
+def _main_axes(rebuilt: Array) -> Array:
+    """The axes of most of the rows' length, float64 [d, at most 127], by a sample; any axes would be right."""
+    sample = rebuilt[:: max(1, len(rebuilt) // _SAMPLE)].astype(np.float64)
+    _, axes = np.linalg.eigh(sample.T @ sample)
+    return np.ascontiguousarray(axes[:, ::-1][:, : SCREEN - 1])
+
+
+def _slack(features: int) -> float:
+    """Room for what rounding took from the bound, over ``SCALE ** 2``.
+
+    Each feature of a screen is off by half at most, so a row by sqrt(features) / 2, and a product with a row of length
+    SCALE (and its own rounding) by a little more than twice that; sums in float32 add a few 1e-6.
+    """
+    off = math.sqrt(features) / 2 / SCALE
+    return 2 * off * 1.01 + off**2 + 2e-5
