@@ -20,11 +20,12 @@ def write(folder, size):
     write_tensors(folder / "big.safetensors", {"x": np.zeros(size * 50, dtype=np.float32)})
 """,
     "predict sets": """
-from conrec.filtering.stores.lmdb import write_store
+from conrec.filtering.stores.base import Origin
+from conrec.filtering.stores.writer import write_store
 def write(folder, size):
     users = [f"user {n}" for n in range(size)]
     codes = np.zeros((size, 20, 3), dtype=np.int32)
-    write_store(folder / "s", users, codes, np.zeros((size, 20)), model="m", sid_hash="h", codebook_size=4)
+    write_store(folder / "s", users, codes, np.zeros((size, 20)), Origin("m", "", "h", "", (4, 4, 4)))
 """,
 }
 PROGRAM = """

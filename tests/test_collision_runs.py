@@ -96,13 +96,14 @@ def test_everything_is_measured(run: Path) -> None:
 
 def test_predict_sets_of_all_users_reach_the_filter(run: Path, space: ItemSpace, log: Log, tmp_path: Path) -> None:
     predict_users(PredictJob(run, k=20), tmp_path / "sets", shards=2)
-    stored = store_of_shards(run, tmp_path / "sets", load_config(file=run / "config.toml").prediction)
-    assert (stored.new, stored.renewed) == (0, log.n_users)
+    written = store_of_shards(run, tmp_path / "sets", load_config(file=run / "config.toml").prediction)
+    assert (written.new, written.renewed) == (0, log.n_users)
     resolved = {tuple(row) for row in space.semantic_ids.resolved.tolist()}
     with PredictSetStore.open(run / "filter" / "conrec") as store:
         assert store.meta.levels == space.semantic_ids.levels
-        found, codes, _ = store.get_many(list(log.user_ids))
-    assert found.all()
+        stored = store.get_many(list(log.user_ids))
+    assert stored.found.all()
+    codes = stored.codes
     assert {tuple(one) for one in codes.reshape(-1, codes.shape[2]).tolist() if one[0] >= 0} <= resolved
     pairs = {"user_id": [log.user_ids[0]] * log.n_items, "item_id": list(log.item_ids)}
     write_parquet(tmp_path / "asked.parquet", pa.table(pairs))

@@ -13,15 +13,21 @@ import pytest
 from conrec.config import load_config
 from conrec.errors import ArtefactError, ConfigError, DataError
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.filter import NegativeFilter, write_predict_sets
-from conrec.filtering.stores.lmdb import PredictSetStore, write_store
+from conrec.filtering.filter import NegativeFilter
+from conrec.filtering.predict_sets import write_predict_sets
+from conrec.filtering.stores.base import Origin
+from conrec.filtering.stores.lmdb import PredictSetStore
+from conrec.filtering.stores.writer import write_store
 from conrec.predicting.job import PredictJob
-from conrec.predicting.plan import shard_name
+from conrec.predicting.plan import shard_name, weights_hash
 from conrec.predicting.predictor import Predictor
 from conrec.predicting.run import predict_users
 from conrec.predicting.store import store_of_shards
 from conrec.recommender import Queries
 from tests.predicting.conftest import CODEBOOK
+
+LOSS = 0.05
+"""What a stored score may be off by, for sets whose scores are some ten apart (`conrec.filtering.stores.layout`)."""
 
 
 @pytest.fixture
@@ -55,9 +61,11 @@ def test_the_store_is_what_a_run_itself_would_write(run, run_folder, sets, tmp_p
     names = list(predictor.log.user_ids)
     one = PredictSetStore.open(run / "filter" / "conrec").get_many(names)
     two = PredictSetStore.open(other / "filter" / "conrec").get_many(names)
-    assert one[0].all()
-    np.testing.assert_array_equal(one[1], two[1])
-    np.testing.assert_allclose(one[2], two[2], atol=1e-5)
+    assert one.found.all()
+    np.testing.assert_array_equal(one.codes, two.codes)
+    np.testing.assert_allclose(one.scores, two.scores, atol=LOSS)
+    np.testing.assert_array_equal(one.predicted_at, predictor.at // 3600 * 3600)
+    assert meta.model_version == weights_hash(run, "conrec")
 
 
 def test_the_filter_judges_with_the_new_sets(run, sets):
@@ -152,11 +160,14 @@ def test_users_are_never_lost_without_a_word(run, run_folder, sets, of_two):
     added = store_of_shards(run, of_two, prediction(run), add=True)
     assert (added.meta.count, added.new, added.renewed, added.kept, added.gone) == (60, 0, 2, 58, 0)
     after = PredictSetStore.open(target).get_many(names)
-    assert after[0].all()
-    for one, two in zip(before[1:], after[1:], strict=True):
-        np.testing.assert_array_equal(one[2:], two[2:])
+    assert after.found.all()
+    np.testing.assert_array_equal(before.codes[2:], after.codes[2:])
+    np.testing.assert_array_equal(before.scores[2:], after.scores[2:])
+    np.testing.assert_array_equal(before.predicted_at[2:], after.predicted_at[2:])
     new = pq.read_table(of_two / shard_name(0, 1))
-    np.testing.assert_array_equal(after[2][:2].ravel(), new["score"].to_numpy())
+    np.testing.assert_allclose(after.scores[:2].ravel(), new["score"].to_numpy(), atol=LOSS)
+    np.testing.assert_array_equal(after.predicted_at[:2], new["timestamp"].to_numpy()[[0, 20]] // 3600 * 3600)
+    assert (after.predicted_at[:2] > after.predicted_at[2:].max()).all()
     replaced = store_of_shards(run, of_two, prediction(run), replace=True)
     assert (replaced.meta.count, replaced.renewed, replaced.kept, replaced.gone) == (2, 2, 0, 58)
     assert replaced.lines()[-1].endswith("users of the store before who are no longer there: 58")
@@ -171,13 +182,26 @@ def test_sets_that_are_kept_stay_as_they_are(run, of_two):
     name, codes = "long " * 200, np.asarray([[[1, 2, 3], [4, 5, 6], [-1, -1, -1]]], dtype=np.int32)
     scores = np.asarray([[-1.0, -2.0, -np.inf]], dtype=np.float32)
     target = run / "filter" / "conrec"
-    origin = {"model": "conrec", "sid_hash": catalogue.sid_hash, "codebook_size": CODEBOOK}
-    write_store(target, [name], codes, scores, **origin)
+    origin = Origin("conrec", "", catalogue.sid_hash, "", (CODEBOOK,) * 3)
+    write_store(target, [name], codes, scores, origin, written_at=7200)
     stored = store_of_shards(run, of_two, prediction(run), add=True)
     assert stored.lines()[-1].endswith("3 users (2 new, 0 predicted anew, 1 as before), 20 items each")
     kept = PredictSetStore.open(target).get(name)
     assert kept.codes.tolist() == codes[0, :2].tolist()
     assert kept.scores.tolist() == [-1.0, -2.0]
+    assert kept.predicted_at == 7200
+
+
+def test_sets_of_other_weights_are_not_kept_beside_new_ones(run, of_two):
+    """The store names one version of the model for all of its sets."""
+    target, origin = (
+        run / "filter" / "conrec",
+        Origin("conrec", "0" * 64, FilterCatalogue.load(run).sid_hash, "", (CODEBOOK,) * 3),
+    )
+    write_store(target, ["somebody"], np.asarray([[[1, 2, 3]]]), np.asarray([[1.0]]), origin)
+    with pytest.raises(ArtefactError, match=r"were predicted with the weights 0000.*--replace"):
+        store_of_shards(run, of_two, prediction(run), add=True)
+    assert store_of_shards(run, of_two, prediction(run), replace=True).gone == 1
 
 
 def test_sets_of_live_items_are_said_to_be_such(run, run_folder, tmp_path):

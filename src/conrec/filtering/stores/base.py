@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from conrec.arrays import Array
 from conrec.errors import ArtefactError, ConrecError
@@ -187,7 +187,7 @@ class PredictSetReader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> PredictSetReader: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

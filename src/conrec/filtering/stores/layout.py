@@ -146,13 +146,15 @@ class Layout:
         worst = np.where(filled, np.where(here, bounded, np.inf).min(axis=1), 0.0)
         wide = np.maximum(np.abs(best), np.abs(worst)) > _LARGEST
         unit = np.where(wide, _WIDE, 1.0)
-        head["best"], head["worst"] = best / unit, worst / unit
+        for name, end in (("best", best), ("worst", worst)):
+            head[name] = (end / unit).astype(np.float16) + np.float16(0)  # one zero, not two
         head["age"] = np.clip(ages, 0, _OLDEST).astype(np.uint16) | np.where(wide, _WIDE_BIT, 0).astype(np.uint16)
-        span = np.where(best > worst, best - worst, 1.0)
-        share = np.where(here, (bounded - worst[:, None]) / span[:, None], 0.0)
+        apart = head["best"] != head["worst"]  # as they are stored: else all scores are one
+        span = np.where(apart, best - worst, 1.0)
+        share = np.where(here & apart[:, None], (bounded - worst[:, None]) / span[:, None], 0.0)
         records[: _HEAD.size] = head.view(np.uint8).reshape(users, _HEAD.size).T
         records[-self.slots :] = np.rint(share * 255).astype(np.uint8).T
-        flat = np.where(here[:, :, None], codes, 0).astype(np.uint32).reshape(users, -1).T
+        flat = np.where(here[:, :, None], codes, 0).astype(np.uint32).reshape(users, self.slots * self.levels).T
         for number, (bit, code) in enumerate(zip(self._bit.tolist(), flat, strict=True)):
             shifted = code << np.uint32(bit % 8)
             for byte in range((bit % 8 + int(self._mask[number]).bit_length() + 7) // 8):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from weakref import WeakValueDictionary
 
 import lmdb
@@ -88,7 +88,7 @@ class PredictSetStore:
     def __len__(self) -> int:
         return self.meta.count
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> PredictSetStore:
         return self
 
     def __exit__(

@@ -19,11 +19,11 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import lmdb
 import numpy as np
@@ -68,6 +68,7 @@ class SetBlock:
         return len(self.user_ids)
 
 
+@runtime_checkable
 class Kept(Protocol):
     """An older store whose users are kept where the new blocks do not have them."""
 
@@ -311,11 +312,9 @@ def _merged(new: Iterator[tuple[bytes, bytes]], old: Iterator[tuple[bytes, bytes
         yield from chain([rest], stream)
 
 
-class _MetaOf(Protocol):
-    def __call__(self, count: int) -> StoreMeta: ...
-
-
-def _switch(folder: Path, rows: Iterator[tuple[bytes, bytes]], meta_of: _MetaOf, room: int) -> StoreMeta:
+def _switch(
+    folder: Path, rows: Iterator[tuple[bytes, bytes]], meta_of: Callable[[int], StoreMeta], room: int
+) -> StoreMeta:
     """Write rows (in key order) beside the store that is there, and put them in its place."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{uuid.uuid4().hex[:8]}.tmp"
@@ -342,7 +341,7 @@ def _switch(folder: Path, rows: Iterator[tuple[bytes, bytes]], meta_of: _MetaOf,
 
 
 def _write_lmdb(
-    temporary: Path, trimmed: Path, rows: Iterator[tuple[bytes, bytes]], meta_of: _MetaOf, room: int
+    temporary: Path, trimmed: Path, rows: Iterator[tuple[bytes, bytes]], meta_of: Callable[[int], StoreMeta], room: int
 ) -> StoreMeta:
     """Write the rows into one LMDB file and a copy of it without free pages."""
     # The copy is what is kept and what is flushed, so the first file need not be.
