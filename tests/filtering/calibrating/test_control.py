@@ -58,7 +58,7 @@ def literal(similarity: Array, users: Array, threshold: float, rule: Rule) -> bo
     return wealth >= 1 / delta * (1 - 1e-9)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(PAIRS, RULES)
 def test_the_threshold_is_the_smallest_of_all_that_qualify(pairs: tuple[Array, Array], rule: Rule) -> None:
     similarity, users = pairs
@@ -146,7 +146,7 @@ def test_no_losses_pass_as_soon_as_the_exact_test_does(bound: float) -> None:
 
 
 def test_no_stake_can_lose_more_than_all() -> None:
-    for users in (1, 10, 1000, 10**6):
+    for users in (1, 10, 1000, 10**5):
         for bound in (0.01, 0.5, 0.95):
             rule = Rule(bound, guarantee="probability")
             stake = stakes(users, rule)
@@ -166,7 +166,7 @@ def test_betting_is_about_as_tight_as_hoeffding_bentkus_and_tighter_where_shares
     rule = Rule(0.1, guarantee="probability")
     few = {"betting": 0, "hoeffding-bentkus": 0, "exact": 0}
     many = dict.fromkeys(few, 0)
-    for _ in range(200):
+    for _ in range(120):
         for passed, shares in (
             (few, (rng.random(1000) < 0.08).astype(np.float64)),
             (many, rng.binomial(5, 0.09, size=1000) / 5),
@@ -195,17 +195,17 @@ def test_the_guarantee_holds_of_users_that_were_not_seen(rate: str) -> None:
     expectation = Rule(0.1, rate, pairs_per_user=8)  # type: ignore[arg-type]  # one of the two
     probability = Rule(0.1, rate, "probability", 0.9, 8)  # type: ignore[arg-type]  # one of the two
     rates: dict[str, list[float]] = {"expectation": [], "probability": []}
-    for _ in range(200):
+    for _ in range(120):
         liked = Liked.of(*draw(rng, 150))
         for rule in (expectation, probability):
             threshold = smallest_threshold(liked, rule)
             dropped = truth.similarity > np.float32(2 if threshold is None else threshold)
             rates[rule.guarantee].append(truth.rate(dropped, rule.cap) or 0.0)
-    mean, error = np.mean(rates["expectation"]), np.std(rates["expectation"]) / np.sqrt(200)
+    mean, error = np.mean(rates["expectation"]), np.std(rates["expectation"]) / np.sqrt(120)
     assert mean <= 0.1 + 2 * error
     assert mean >= 0.05, "the threshold need not be so careful"
     broken = np.asarray(rates["probability"]) > 0.1
-    assert broken.mean() <= 0.1 + 2 * np.sqrt(0.09 / 200)
+    assert broken.mean() <= 0.1 + 2 * np.sqrt(0.09 / 120)
     assert (np.asarray(rates["expectation"]) > 0.1).mean() > broken.mean()
 
 

@@ -142,7 +142,6 @@ def _categories(
         member = np.asarray([name in (row or (WITHOUT,)) for row in categories], dtype=np.bool_)[liked.item]
         group = Liked.of(liked.similarity[member], users[member])
         found[name] = {
-            "threshold": value,
             USER_RATE: group.rate(dropped[member]),
             "false_filter_rate": group.rate(dropped[member], None),
             "pairs": int(member.sum()),
