@@ -19,6 +19,7 @@ from conrec.cli.filtering import filter_app
 from conrec.cli.items import items_app
 from conrec.cli.options import Overrides, RunFolder, config_of, out, parse_overrides, say
 from conrec.cli.predicting import predict
+from conrec.cli.serving import serve
 from conrec.config import PRESETS, load_config
 from conrec.errors import ConrecError, MissingExtraError
 from conrec.progress import speaks
@@ -35,6 +36,7 @@ app = typer.Typer(
     suggest_commands=True,
 )
 app.command()(predict)
+app.command()(serve)
 app.add_typer(data_app, name="data")
 app.add_typer(filter_app, name="filter")
 app.add_typer(items_app, name="items")
@@ -46,6 +48,11 @@ EXTRA_OF = {
     "sentence_transformers": "encode",
     "jinja2": "report",
     "matplotlib": "report",
+    "fastapi": "serve",
+    "httptools": "serve",
+    "msgspec": "serve",
+    "prometheus_client": "serve",
+    "uvicorn": "serve",
 }
 """Which extra brings a package that a command needs."""
 

@@ -17,6 +17,7 @@ from conrec.filtering.serving import endpoints
 from conrec.filtering.serving.description import describe
 from conrec.filtering.serving.endpoints import Endpoint, Reply
 from conrec.filtering.serving.gate import Gate
+from conrec.filtering.serving.pages import PAGE_FILES, page_router
 from conrec.filtering.serving.problems import PROBLEM, RequestError, problem_body
 from conrec.filtering.serving.service import Service
 
@@ -30,6 +31,8 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(title=TITLE, version=conrec.__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     for method, path, answering in (
         ("POST", "/v1/filter", endpoints.filter_candidates),
+        ("POST", "/v1/explain", endpoints.explain),
+        ("GET", "/v1/predict-set", endpoints.predict_set),
         ("GET", "/health", endpoints.health),
         ("GET", "/ready", endpoints.ready),
         ("GET", "/version", endpoints.version),
@@ -38,6 +41,8 @@ def create_app(service: Service) -> FastAPI:
         ("GET", "/docs", _docs),
     ):
         app.router.routes.append(Route(path, Endpoint(service, answering), methods=[method]))
+
+    app.include_router(page_router(service))
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -49,8 +54,8 @@ def create_app(service: Service) -> FastAPI:
     app.openapi = openapi  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _not_valid)
-    paths = {route.path for route in app.routes if isinstance(route, Route)}
-    app.add_middleware(Gate, service=service, routes=paths)
+    paths = {"/", "/docs", "/openapi.json", *app.openapi()["paths"]}
+    app.add_middleware(Gate, service=service, routes=paths, open_below=(PAGE_FILES,))
     return app
 
 
@@ -74,6 +79,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code
     known = {
         404: ("no such path", "one of /openapi.json"),
+        413: ("a longer body", "a shorter one"),
         405: (f"the method {request.method}"[:40], (error.headers or {}).get("Allow", "another one")),
     }
     found, expected = known.get(status, (str(error.detail), ""))

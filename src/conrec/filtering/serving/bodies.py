@@ -1,4 +1,4 @@
-"""The body of a request, read within its limits."""
+"""The body of a request, all of it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from conrec.filtering.serving.problems import RequestError
 __all__ = ["read_json_body"]
 
 
-async def read_json_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """A body that says it is JSON, or says nothing.
+async def read_json_body(scope: Scope, receive: Receive) -> bytes:
+    """A body that says it is JSON, or says nothing; its length is the gate's concern.
 
     Raises:
-        RequestError: 413, longer than ``limit`` bytes; 415, another media type, or compressed.
+        RequestError: 415, another media type, or compressed.
         ClientGoneError: the client closed the connection first.
     """
     headers = dict(scope["headers"])
@@ -23,26 +23,14 @@ async def read_json_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         raise RequestError(415, "another media type", where="header Content-Type", expected="application/json")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise RequestError(415, "a compressed body", where="header Content-Encoding", expected="none")
-    length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length[:20]) > limit:
-        raise _too_long(limit)
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body", False):
-        parts, size = [body], len(body)
+        parts = [body]
         while message.get("more_body", False):
             message = await receive()
             parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > limit:
-                raise _too_long(limit)
         body = b"".join(parts)
     if message["type"] == "http.disconnect":
         raise ClientGoneError
-    if len(body) > limit:
-        raise _too_long(limit)
     return body
-
-
-def _too_long(limit: int) -> RequestError:
-    return RequestError(413, "a longer body", where="body", expected=f"at most {limit:,} bytes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conrec.filtering.filter import REASONS
+from conrec.filtering.decisions import REASONS
 from conrec.filtering.serving.settings import ServeSettings
 
 __all__ = ["describe", "problems"]
@@ -14,6 +14,7 @@ SAYS = {
     400: "It is not JSON in UTF-8, or a parameter is given twice.",
     401: "No token, or another one.",
     403: "The service was started without a token, so nobody may do this.",
+    404: "There is none.",
     405: "Another method.",
     409: "What is there now cannot be opened; the filter from before goes on.",
     413: "The body is too long.",
@@ -84,14 +85,16 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _question(settings: ServeSettings, candidates: int) -> Schema:
+def _question(settings: ServeSettings, candidates: int, options: bool) -> Schema:
     identifier = {**TEXT, "maxLength": settings.max_id_length}
     return _object(
         {
             "user_id": {**identifier, "description": "An unknown user is no error: everything is kept."},
             "item_ids": _list(identifier, maxItems=candidates, description="Candidates in their order; may repeat."),
         },
-        {
+        {}
+        if not options
+        else {
             "threshold": {
                 "type": ["number", "null"],
                 "minimum": -1,
@@ -113,14 +116,14 @@ def _schemas(settings: ServeSettings) -> dict[str, Schema]:
     item = _or_null({**TEXT, "description": "An item of this semantic ID; null where none has it."})
     title = _or_null(TEXT)
     return {
-        "FilterQuestion": _question(settings, settings.max_candidates),
-        "ExplainQuestion": _question(settings, settings.max_explained),
+        "FilterQuestion": _question(settings, settings.max_candidates, options=True),
+        "ExplainQuestion": _question(settings, settings.max_explained, options=False),
         "Problem": _object({"error": _object(dict.fromkeys(("found", "where", "expected", "mend"), TEXT))}),
         "Store": _object(
             {
                 "model": {**TEXT, "description": "The row whose predictions these are."},
-                "model_version": {**TEXT, "description": "Hash of its weights; empty where it is not known."},
-                "version": {**TEXT, "description": "Checksum of the store."},
+                "model_version": {**TEXT, "description": "Of the hash of its weights; empty: not known."},
+                "version": {**TEXT, "description": "Of the checksum of the store."},
                 "written_at": {**WHOLE, "description": "Unix seconds."},
                 "threshold": _or_null({**NUMBER, "description": "The calibrated one; null keeps everything."}),
             }

@@ -5,21 +5,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 import conrec
-from conrec.filtering.serving.answers import Tally, answer_filter
+from conrec.filtering.serving.answers import Tally, answer_explain, answer_filter, answer_predict_set
 from conrec.filtering.serving.bodies import read_json_body
 from conrec.filtering.serving.gate import FACTS
 from conrec.filtering.serving.metrics import MEDIA_TYPE
 from conrec.filtering.serving.problems import Header, RequestError
+from conrec.filtering.serving.questions import query_value
 from conrec.filtering.serving.service import Service
 
-__all__ = ["Endpoint", "Reply", "filter_candidates", "health", "metrics", "ready", "reload", "version"]
+__all__ = [
+    "Endpoint",
+    "Reply",
+    "explain",
+    "filter_candidates",
+    "health",
+    "metrics",
+    "predict_set",
+    "ready",
+    "reload",
+    "version",
+]
 
+T = TypeVar("T")
 JSON = b"application/json"
 AT_ONCE = 256 << 10
 """Bytes of a body that is answered in the event loop, a millisecond or two; larger ones go to a thread."""
@@ -58,16 +71,16 @@ class Endpoint:
 
 async def filter_candidates(service: Service, scope: Scope, receive: Receive) -> Reply:
     """POST /v1/filter."""
-    body = await read_json_body(scope, receive, service.settings.max_body_bytes)
+    body = await read_json_body(scope, receive)
     opened = service.live.current
 
     def answer() -> tuple[bytes, Tally]:
         return answer_filter(opened, service.questions.filter(body))
 
-    if len(body) <= AT_ONCE:
+    if len(body) <= AT_ONCE and not opened.remote:
         content, tally = answer()
     else:
-        content, tally = await asyncio.get_running_loop().run_in_executor(service.pool, answer)
+        content, tally = await _in_thread(service, answer)
     scope[FACTS] |= {"candidates": tally.candidates, "dropped": tally.dropped}
     counters = service.metrics
     counters.candidates.inc(tally.candidates)
@@ -79,6 +92,21 @@ async def filter_candidates(service: Service, scope: Scope, receive: Receive) ->
     if tally.unreachable:
         service.live.reachable = False
     return Reply(content)
+
+
+async def explain(service: Service, scope: Scope, receive: Receive) -> Reply:
+    """POST /v1/explain."""
+    body = await read_json_body(scope, receive)
+    opened, question = service.live.current, service.questions.explain(body)
+    scope[FACTS] |= {"candidates": len(question.item_ids)}
+    return Reply(await _in_thread(service, lambda: answer_explain(opened, question)))
+
+
+async def predict_set(service: Service, scope: Scope, receive: Receive) -> Reply:
+    """GET /v1/predict-set."""
+    user_id = query_value(scope["query_string"], "user_id", service.settings.max_id_length)
+    opened = service.live.current
+    return Reply(await _in_thread(service, lambda: answer_predict_set(opened, user_id)))
 
 
 async def health(service: Service, scope: Scope, receive: Receive) -> Reply:
@@ -124,7 +152,7 @@ async def reload(service: Service, scope: Scope, receive: Receive) -> Reply:
             expected="one with a token, which this request then has to carry",
             mend="Start it with a token, or send SIGHUP to the process. A changed store is read by itself.",
         )
-    done = await asyncio.get_running_loop().run_in_executor(service.pool, service.reload)
+    done = await _in_thread(service, service.reload)
     if done.error is not None:
         raise RequestError(
             409,
@@ -135,3 +163,8 @@ async def reload(service: Service, scope: Scope, receive: Receive) -> Reply:
         )
     body = {"result": done.result, "seconds": round(done.seconds, 3), "store": service.live.current.described}
     return Reply(msgspec.json.encode(body))
+
+
+async def _in_thread(service: Service, work: Callable[[], T]) -> T:
+    """What takes long must not keep others waiting; a request that runs out of time leaves its thread behind."""
+    return await asyncio.get_running_loop().run_in_executor(service.pool, work)

@@ -19,12 +19,15 @@ import msgspec
 from conrec.errors import ConrecError
 from conrec.filtering.filter import NegativeFilter
 from conrec.filtering.stores.base import StoreUnavailableError
+from conrec.filtering.stores.lmdb import PredictSetStore
 
-__all__ = ["Live", "Opened", "Reloaded"]
+__all__ = ["DIGITS", "Live", "Opened", "Reloaded"]
 
 LONGEST_PAUSE = 60.0
 """Seconds between two attempts to open what failed; the first pause is one look of the watcher, then twice that."""
 
+DIGITS = 16
+"""Of a checksum, where it is told: enough to tell any two apart."""
 Signature = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -34,28 +37,31 @@ class Opened:
 
     Attributes:
         filter: the filter.
-        version: checksum of its store.
+        version: the first digits of the checksum of its store.
         described: ``store`` of every answer, as JSON.
+        remote: whether its store is behind a network, where a question takes long.
         opened_at: unix seconds.
     """
 
     filter: NegativeFilter
     version: str
     described: msgspec.Raw
+    remote: bool
     opened_at: float
 
     @classmethod
     def of(cls, negative_filter: NegativeFilter) -> Opened:
         """Describe a filter once, for all answers."""
-        meta, version = negative_filter.store.meta, negative_filter.store.version
+        meta, version = negative_filter.store.meta, negative_filter.store.version[:DIGITS]
         described = {
             "model": meta.model,
-            "model_version": meta.model_version,
+            "model_version": meta.model_version[:DIGITS],
             "version": version,
             "written_at": meta.written_at,
             "threshold": negative_filter.threshold,
         }
-        return cls(negative_filter, version, msgspec.Raw(msgspec.json.encode(described)), time.time())
+        remote = not isinstance(negative_filter.store, PredictSetStore)
+        return cls(negative_filter, version, msgspec.Raw(msgspec.json.encode(described)), remote, time.time())
 
 
 @dataclass(frozen=True, slots=True)

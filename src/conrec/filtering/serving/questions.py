@@ -18,13 +18,14 @@ class ExplainQuestion(Protocol):
 
     user_id: str
     item_ids: list[str]
-    threshold: float | None
-    allow: list[str] | None
-    dry_run: bool | None
 
 
 class FilterQuestion(ExplainQuestion, Protocol):
     """Body of /v1/filter; null is the same as left out."""
+
+    threshold: float | None
+    allow: list[str] | None
+    dry_run: bool | None
 
 
 class Questions:
@@ -40,8 +41,20 @@ class Questions:
     """
 
     def __init__(self, settings: ServeSettings) -> None:
-        self._filter = _decoder("FilterQuestion", settings, settings.max_candidates)
-        self._explain = _decoder("ExplainQuestion", settings, settings.max_explained)
+        identifier = Annotated[str, msgspec.Meta(max_length=settings.max_id_length)]
+        self._filter = _decoder(
+            "FilterQuestion",
+            ("user_id", identifier),
+            ("item_ids", _list_of(identifier, settings.max_candidates)),
+            ("threshold", Annotated[float, msgspec.Meta(ge=-1, le=1)] | None, None),
+            ("allow", _list_of(identifier, settings.max_candidates) | None, None),
+            ("dry_run", bool | None, None),
+        )
+        self._explain = _decoder(
+            "ExplainQuestion",
+            ("user_id", identifier),
+            ("item_ids", _list_of(identifier, settings.max_explained)),
+        )
 
     def filter(self, body: bytes) -> FilterQuestion:
         """A body of /v1/filter.
@@ -56,21 +69,13 @@ class Questions:
         return cast(ExplainQuestion, _decoded(self._explain, body))
 
 
-def _decoder(name: str, settings: ServeSettings, candidates: int) -> msgspec.json.Decoder[Any]:
-    """Of a struct whose limits are those of the settings; the limits are checked where the text is parsed."""
-    identifier = Annotated[str, msgspec.Meta(max_length=settings.max_id_length)]
-    fields = [
-        ("user_id", identifier),
-        ("item_ids", Annotated[list[identifier], msgspec.Meta(max_length=candidates)]),  # type: ignore[valid-type]
-        ("threshold", Annotated[float, msgspec.Meta(ge=-1, le=1)] | None, None),
-        (
-            "allow",
-            Annotated[list[identifier], msgspec.Meta(max_length=settings.max_candidates)] | None,  # type: ignore[valid-type]
-            None,
-        ),
-        ("dry_run", bool | None, None),
-    ]
+def _decoder(name: str, *fields: Any) -> msgspec.json.Decoder[Any]:
+    """Of a struct whose limits are those of the settings; they are checked where the text is parsed."""
     return msgspec.json.Decoder(msgspec.defstruct(name, fields, forbid_unknown_fields=True, gc=False))
+
+
+def _list_of(identifier: Any, longest: int) -> Any:
+    return Annotated[list[identifier], msgspec.Meta(max_length=longest)]
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:

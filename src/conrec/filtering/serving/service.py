@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from conrec.errors import ConrecError
 from conrec.filtering.serving.guard import Guard, read_token
-from conrec.filtering.serving.live import Live, Reloaded
+from conrec.filtering.serving.live import DIGITS, Live, Reloaded
 from conrec.filtering.serving.logs import EventLog
 from conrec.filtering.serving.metrics import Gauge, Metrics
 from conrec.filtering.serving.questions import Questions
@@ -75,7 +76,11 @@ class Service:
 
     def _reloaded(self, done: Reloaded) -> None:
         self.metrics.reload(done.result)
-        fields = {"seconds": round(done.seconds, 3), "store": self.live.current.version[:16], "process": os.getpid()}
+        fields: dict[str, Any] = {
+            "seconds": round(done.seconds, 3),
+            "store": self.live.current.version,
+            "process": os.getpid(),
+        }
         if done.error is None:
             self.log.write("reload", result=done.result, **fields)
         else:
@@ -84,7 +89,7 @@ class Service:
     def _gauges(self) -> Iterator[Gauge]:
         opened, state = self.live.current, self.live.state()
         meta = opened.filter.store.meta
-        labels = (("model", meta.model), ("store", opened.version[:16]), ("model_version", meta.model_version[:16]))
+        labels = (("model", meta.model), ("store", opened.version), ("model_version", meta.model_version[:DIGITS]))
         yield Gauge("store_info", "The store that answers; always 1.", 1, labels)
         yield Gauge("store_users", "Users with a predict set.", meta.count)
         yield Gauge("store_written_timestamp_seconds", "When the store was written, unix seconds.", meta.written_at)

@@ -1,0 +1,145 @@
+"""Several processes behind one port: started, restarted when they end by themselves, told of signals, waited for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from conrec.filtering.serving.logs import EventLog
+from conrec.filtering.serving.metrics import MULTIPROCESS
+from conrec.filtering.serving.opening import Source
+from conrec.filtering.serving.settings import ServeSettings
+
+__all__ = ["Supervisor"]
+
+LOOK = 0.1
+LONGEST_PAUSE = 30.0
+"""Seconds before a worker that keeps ending is started again."""
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@dataclass
+class _Worker:
+    """A process, when it began, and how long to wait before it is started again."""
+
+    process: subprocess.Popen[bytes] | None
+    began: float
+    pause: float = 0.0
+    ended: float = 0.0
+
+
+class Supervisor:
+    """Starts the workers and stays until they have ended.
+
+    Workers accept from one listening socket, which this process holds: while one is restarted the others take its
+    share, and nobody is refused. A worker whose supervisor is gone ends by itself, for its standard input ends then.
+
+    Args:
+        source: where the filter is.
+        settings: limits and the like.
+        bound: the socket.
+        log: where it says what happens to the workers.
+    """
+
+    def __init__(self, source: Source, settings: ServeSettings, bound: socket.socket, log: EventLog) -> None:
+        self._settings, self._bound, self._log = settings, bound, log
+        self._order = json.dumps(
+            {"source": source.to_json(), "settings": settings.model_dump(mode="json"), "socket": bound.fileno()}
+        )
+        self._signals: list[int] = []
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        folder = Path(tempfile.mkdtemp(prefix="conrec-metrics-"))
+        # One thread each: workers share the cores as it is.
+        environment = {**dict.fromkeys(ONE_THREAD, "1"), **os.environ, MULTIPROCESS: str(folder)}
+        before = {one: signal.signal(one, self._note) for one in _signals()}
+        workers = [self._start(environment) for _ in range(self._settings.workers)]
+        try:
+            while not self._stopping(workers):
+                self._keep_alive(workers, environment)
+                time.sleep(LOOK)
+            self._wait(workers)
+        finally:
+            for worker in workers:
+                if worker.process is not None and worker.process.poll() is None:
+                    worker.process.kill()
+                    worker.process.wait()
+            for one, handler in before.items():
+                signal.signal(one, handler)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _note(self, number: int, frame: object) -> None:
+        self._signals.append(number)
+
+    def _start(self, environment: dict[str, str]) -> _Worker:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "conrec.filtering.serving.worker", self._order],
+            stdin=subprocess.PIPE,
+            env=environment,
+            pass_fds=[self._bound.fileno()],
+            start_new_session=True,  # Ctrl-C is for the supervisor, which tells them
+        )
+        return _Worker(process, time.monotonic())
+
+    def _stopping(self, workers: list[_Worker]) -> bool:
+        """Pass signals on; whether one of them ends it all."""
+        ends = False
+        while self._signals:
+            number = self._signals.pop(0)
+            ends |= number != getattr(signal, "SIGHUP", None)
+            _tell(workers, number)
+        return ends
+
+    def _keep_alive(self, workers: list[_Worker], environment: dict[str, str]) -> None:
+        """Start again what ended; what ends again and again waits longer and longer."""
+        now = time.monotonic()
+        for place, worker in enumerate(workers):
+            if worker.process is not None:
+                if worker.process.poll() is None:
+                    continue
+                self._log.write("worker ended", "error", status=worker.process.returncode)
+                _close(worker.process)
+                lived = now - worker.began
+                pause = 0.0 if lived > LONGEST_PAUSE else min(LONGEST_PAUSE, worker.pause * 2 or 0.5)
+                worker.process, worker.ended, worker.pause = None, now, pause
+            if now - worker.ended >= worker.pause:
+                workers[place] = self._start(environment)
+                workers[place].pause = worker.pause
+
+    def _wait(self, workers: list[_Worker]) -> None:
+        """Until all have ended; what hangs is killed at last."""
+        patience = self._settings.drain_seconds + self._settings.seconds + 5
+        deadline = time.monotonic() + patience
+        for worker in workers:
+            while worker.process is not None and worker.process.poll() is None and time.monotonic() < deadline:
+                self._stopping(workers)
+                time.sleep(LOOK / 2)
+            if worker.process is not None:
+                _close(worker.process)
+
+
+def _signals() -> tuple[int, ...]:
+    return tuple(
+        getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+    )  # fmt: skip
+
+
+def _tell(workers: list[_Worker], number: int) -> None:
+    for worker in workers:
+        if worker.process is not None and worker.process.poll() is None:
+            worker.process.send_signal(number)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()

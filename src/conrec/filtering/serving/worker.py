@@ -1,0 +1,41 @@
+"""One of several processes: ``python -m conrec.filtering.serving.worker ORDER``, started by the supervisor alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+
+from conrec.errors import ConrecError
+from conrec.filtering.serving.logs import EventLog
+from conrec.filtering.serving.opening import Source
+from conrec.filtering.serving.server import serve
+from conrec.filtering.serving.settings import ServeSettings
+
+__all__ = ["main"]
+
+
+def main(order: str) -> None:
+    """Serve as the supervisor orders: source, settings and the number of the socket, as JSON."""
+    read = json.loads(order)
+    settings = ServeSettings.model_validate(read["settings"])
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    try:
+        serve(Source.from_json(read["source"]), settings, socket.socket(fileno=read["socket"]))
+    except ConrecError as error:
+        EventLog(sys.stderr.buffer).write("not started", "error", error=str(error))
+        sys.exit(1)
+
+
+def _end_with_supervisor() -> None:
+    """Standard input ends when the supervisor does, however it ended."""
+    while sys.stdin.buffer.read(1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
