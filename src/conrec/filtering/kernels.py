@@ -5,6 +5,7 @@ The answers are those of `ItemTable.similarities` to the last bit; without numba
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +63,8 @@ def warm(table: ItemTable) -> None:
 def _compiled(function: Any) -> Any:
     # contract: a product and a sum may become one instruction; the screens have room for that, the full rows are whole
     # numbers. nnan: no row holds NaN.
-    return njit(nogil=True, cache=True, fastmath={"contract", "nnan"})(function) if COMPILED else function
+    plain = inspect.unwrap(function)  # without the checks of types that tests wrap around every function
+    return njit(nogil=True, cache=True, fastmath={"contract", "nnan"})(plain) if COMPILED else plain
 
 
 @_compiled
