@@ -76,19 +76,23 @@ def serve(
     address = bound.getsockname()
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
 
-    def started(opened: OpenedFilter) -> None:
-        for line in _lines(f"http://{shown}:{address[1]}", opened, settings.workers, guarded):
+    def lines_of(opened: OpenedFilter) -> list[str]:
+        return _lines(f"http://{shown}:{address[1]}", opened, settings.workers, guarded)
+
+    def tell(lines: list[str]) -> None:
+        for line in lines:
             say(line)
         sys.stdout.flush()
 
     with bound:
         if settings.workers == 1:
-            serve_here(source, settings, bound, lambda service: started(service.live.current))
+            serve_here(source, settings, bound, lambda service: tell(lines_of(service.live.current)))
             return
-        opened = Opened.of(source.load())  # what cannot be opened is said here, once
-        started(opened)
+        # What cannot be opened is said here, once. Only its lines are kept: the workers have filters of their own.
+        opened = Opened.of(source.load())
+        lines = lines_of(opened)
         del opened
-        Supervisor(source, settings, bound, EventLog(sys.stderr.buffer)).run()
+        Supervisor(source, settings, bound, EventLog(sys.stderr.buffer), lambda: tell(lines)).run()
 
 
 def _lines(address: str, opened: OpenedFilter, workers: int, guarded: bool) -> list[str]:

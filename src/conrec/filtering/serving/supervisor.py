@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +50,21 @@ class Supervisor:
         settings: limits and the like.
         bound: the socket.
         log: where it says what happens to the workers.
+        started: told once the first worker takes requests.
     """
 
-    def __init__(self, source: Source, settings: ServeSettings, bound: socket.socket, log: EventLog) -> None:
-        self._settings, self._bound, self._log = settings, bound, log
-        self._order = json.dumps(
-            {"source": source.to_json(), "settings": settings.model_dump(mode="json"), "socket": bound.fileno()}
-        )
+    def __init__(
+        self,
+        source: Source,
+        settings: ServeSettings,
+        bound: socket.socket,
+        log: EventLog,
+        started: Callable[[], None] | None = None,
+    ) -> None:
+        self._settings, self._bound, self._log, self._started = settings, bound, log, started
+        self._readable, self._writable = os.pipe()  # workers say through it that they take requests
+        order = {"socket": bound.fileno(), "ready": self._writable}
+        self._order = json.dumps({"source": source.to_json(), "settings": settings.model_dump(mode="json"), **order})
         self._signals: list[int] = []
 
     def run(self) -> None:
@@ -67,7 +77,11 @@ class Supervisor:
         try:
             while not self._stopping(workers):
                 self._keep_alive(workers, environment)
-                time.sleep(LOOK)
+                if select.select([self._readable], [], [], LOOK)[0]:
+                    os.read(self._readable, 1)
+                    if self._started is not None:
+                        self._started()
+                        self._started = None
             self._wait(workers)
         finally:
             for worker in workers:
@@ -76,19 +90,29 @@ class Supervisor:
                     worker.process.wait()
             for one, handler in before.items():
                 signal.signal(one, handler)
+            os.close(self._readable)
+            os.close(self._writable)
             shutil.rmtree(folder, ignore_errors=True)
 
     def _note(self, number: int, frame: object) -> None:
         self._signals.append(number)
 
     def _start(self, environment: dict[str, str]) -> _Worker:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "conrec.filtering.serving.worker", self._order],
-            stdin=subprocess.PIPE,
-            env=environment,
-            pass_fds=[self._bound.fileno()],
-            start_new_session=True,  # Ctrl-C is for the supervisor, which tells them
-        )
+        hang_up = getattr(signal, "SIGHUP", None)
+        if hang_up is not None:
+            # What is ignored is so in a new process too: a worker that has not set its handler yet would be ended.
+            signal.signal(hang_up, signal.SIG_IGN)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "conrec.filtering.serving.worker", self._order],
+                stdin=subprocess.PIPE,
+                env=environment,
+                pass_fds=[self._bound.fileno(), self._writable],
+                start_new_session=True,  # Ctrl-C is for the supervisor, which tells them
+            )
+        finally:
+            if hang_up is not None:
+                signal.signal(hang_up, self._note)
         return _Worker(process, time.monotonic())
 
     def _stopping(self, workers: list[_Worker]) -> bool:
