@@ -15,7 +15,8 @@ from conrec.config import Config, dump_config, load_config
 from conrec.evaluation.evaluate import RunData, evaluate, read_run_data
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
 from conrec.evaluation.studies import code_groups, motivation_study
-from conrec.filtering.calibrating.calibration import calibrate, test_report
+from conrec.filtering.calibrating.calibration import calibrate
+from conrec.filtering.calibrating.testing import test_report
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.items.diagnosis.diagnostics import describe_items
 from conrec.items.semantic_ids import SemanticIds, write_semantic_ids
