@@ -1,4 +1,4 @@
-"""Tables of any length in and out, block by block: Parquet, CSV, TSV and JSON lines, the format by suffix.
+"""Tables of any length in, block by block: Parquet (files, folders of parts), CSV, TSV and JSON lines, by suffix.
 
 Text formats are carried through as they are: a CSV value stays the text it was, a JSON object keeps its keys, their
 order and its own types.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,11 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conrec.errors import DataError, did_you_mean
+from conrec.logs.parquet import open_parquet, parquet_parts
 
-__all__ = ["SUFFIXES", "Block", "open_table", "suffix_of", "table_writer"]
+__all__ = ["SEPARATORS", "SUFFIXES", "Block", "OpenTable", "Row", "inferred", "open_table", "suffix_of"]
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
-_SEPARATOR = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+TEXT_BLOCK, PARQUET_BLOCK = 65_536, 262_144
+"""Rows of a block; those of text formats are dictionaries, which take a hundred times as much memory."""
+BLOCK_BYTES = 1 << 28
+"""Blocks of Parquet are shorter where rows are so wide that they would be larger than this."""
 Row = dict[str, Any]
 csv.field_size_limit(1 << 27)
 
@@ -55,26 +58,32 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class OpenTable:
-    """A checked file, ready to be read from its start as often as wanted.
+    """A checked file, or a folder of Parquet files, ready to be read from its start as often as wanted.
 
     Attributes:
-        path: the file.
+        path: the file or folder.
         schema: columns and types, where the file states them (Parquet) or all are text (CSV, TSV); None for JSON lines.
+        parts: the Parquet files, in order; empty for the other formats.
+        rows: how many there are, where the file states it; 0 where it does not.
     """
 
     path: Path
     schema: pa.Schema | None
+    parts: tuple[Path, ...] = ()
+    rows: int = 0
 
-    def blocks(self, size: int) -> Iterator[Block]:
-        """Blocks of at most ``size`` rows, in order.
+    def blocks(self, size: int | None = None) -> Iterator[Block]:
+        """Blocks of at most ``size`` rows (None: as many as are fast and fit in little memory), in order.
 
         Raises:
             DataError: a row that cannot be read, by file and row.
         """
-        read = {".parquet": _parquet_blocks, ".jsonl": _json_blocks, ".ndjson": _json_blocks}
-        return read.get(suffix_of(self.path), _csv_blocks)(self.path, size)
+        if self.parts:
+            return _parquet_blocks(self.parts, size or PARQUET_BLOCK)
+        read = _csv_blocks if suffix_of(self.path) in SEPARATORS else _json_blocks
+        return read(self.path, size or TEXT_BLOCK)
 
-    def full_schema(self, size: int) -> pa.Schema:
+    def full_schema(self, size: int | None = None) -> pa.Schema:
         """Columns and types of the whole file; reads JSON lines once from start to end.
 
         Raises:
@@ -85,7 +94,7 @@ class OpenTable:
         schema = pa.schema([])
         for block in self.blocks(size):
             try:
-                schema = pa.unify_schemas([schema, _inferred(block.to_rows()).schema], promote_options="permissive")
+                schema = pa.unify_schemas([schema, inferred(block.to_rows()).schema], promote_options="permissive")
             except (pa.ArrowException, TypeError) as error:
                 last = block.first_row + len(block) - 1
                 raise DataError(
@@ -115,141 +124,88 @@ def suffix_of(path: Path) -> str:
 
 
 def open_table(path: Path, required: Sequence[str]) -> OpenTable:
-    """Check that a file is there, not empty, of a known format and, where it states columns, has the required ones.
+    """Check that a table is there, not empty, of a known format and, where it states columns, has the required ones.
+
+    Args:
+        path: a file, or a folder of Parquet files, as engines write them.
+        required: names of columns.
 
     Raises:
-        DataError: it is not.
+        DataError: it is not, or the parts of a folder have different columns.
     """
+    if path.is_dir():
+        parts = parquet_parts(path)
+        if not parts:
+            raise DataError("this folder has no Parquet files", where=str(path), expected="files named *.parquet in it")
+        return _open_parts(path, parts, required)
     suffix = suffix_of(path)
     if not path.is_file():
         raise DataError("this file does not exist", where=str(path))
     if path.stat().st_size == 0:
         raise DataError("this file is empty", where=str(path), expected=f"the columns {', '.join(required)}")
-    schema: pa.Schema | None = None
     if suffix == ".parquet":
-        try:
-            schema = pq.read_schema(path)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"cannot be read as Parquet ({error})", where=str(path)) from None
-    elif suffix in _SEPARATOR:
+        return _open_parts(path, (path,), required)
+    schema: pa.Schema | None = None
+    if suffix in SEPARATORS:
         with _text(path) as handle:
-            header = next(_csv_lines(path, handle), (0, []))[1]
+            _, header = next(_csv_lines(path, handle), (0, []))
         schema = pa.schema([(name, pa.string()) for name in header])
-    if schema is not None:
-        repeated = [name for name in schema.names if schema.names.count(name) > 1]
-        if repeated:
-            raise DataError(f"has the column {repeated[0]!r} twice", where=str(path))
-        for name in required:
-            if name not in schema.names:
-                raise DataError(
-                    f"has no column {name!r}", where=str(path), mend=f"Its columns: {', '.join(schema.names)}."
-                )
+        _check_columns(path, schema, required)
     return OpenTable(path, schema)
 
 
-@contextmanager
-def table_writer(
-    path: Path, suffix: str, schema: pa.Schema | None
-) -> Iterator[Callable[[Block, Mapping[str, pa.Array]], None]]:
-    """Write blocks with added columns into ``path``.
-
-    Args:
-        path: a temporary name.
-        suffix: the format, one of `SUFFIXES`.
-        schema: columns of the output without the added ones; None only for JSON lines.
-
-    Yields:
-        A function of a block and the columns to add to it.
-    """
-    if suffix == ".parquet":
-        writers: list[pq.ParquetWriter] = []
-
-        def write_parquet(block: Block, added: Mapping[str, pa.Array]) -> None:
-            table = block.columns if block.columns is not None else _typed(block.to_rows(), schema)
-            for name, column in added.items():
-                table = table.append_column(name, column)
-            if not writers:
-                writers.append(pq.ParquetWriter(path, table.schema, compression="zstd"))
-            writers[0].write_table(table)
-
-        try:
-            yield write_parquet
-        finally:
-            for writer in writers:
-                writer.close()
-        return
-    with path.open("w", encoding="utf-8", newline="") as handle:
-        if suffix in _SEPARATOR:
-            yield _csv_writer(handle, _SEPARATOR[suffix], list(schema.names) if schema is not None else [])
-        else:
-
-            def write_json(block: Block, added: Mapping[str, pa.Array]) -> None:
-                for row in _with_added(block, added):
-                    handle.write(_json(row) + "\n")
-
-            yield write_json
+def _open_parts(path: Path, parts: tuple[Path, ...], required: Sequence[str]) -> OpenTable:
+    """A table of Parquet files, each of which can be opened and has the columns of the first."""
+    schema: pa.Schema | None = None
+    rows = 0
+    for part in parts:
+        with open_parquet(part) as file:
+            own = file.schema_arrow
+            rows += file.metadata.num_rows
+        if schema is None:
+            _check_columns(part, own, required)
+            schema = own
+        elif not own.equals(schema):
+            raise DataError(
+                f"has the columns {_described(own)}",
+                where=str(part),
+                expected=f"those of {parts[0].name}: {_described(schema)}",
+                mend="All parts of a folder are one table.",
+            )
+    return OpenTable(path, schema, parts, rows)
 
 
-def _csv_writer(
-    handle: TextIO, separator: str, columns: Sequence[str]
-) -> Callable[[Block, Mapping[str, pa.Array]], None]:
-    writer = csv.writer(handle, delimiter=separator, lineterminator="\n")
-    header_is_out: list[bool] = []
-
-    def write(block: Block, added: Mapping[str, pa.Array]) -> None:
-        names = [*columns, *added]
-        if not header_is_out:
-            header_is_out.append(True)
-            writer.writerow(names)
-        writer.writerows([_cell(row.get(name)) for name in names] for row in _with_added(block, added))
-
-    return write
+def _described(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)
 
 
-def _with_added(block: Block, added: Mapping[str, pa.Array]) -> Iterator[Row]:
-    """The rows of a block with the added columns; numbers with the six decimals that they have."""
-    columns = {
-        name: [round(one, 6) if isinstance(one, float) else one for one in column.to_pylist()]
-        for name, column in added.items()
-    }
-    for position, row in enumerate(block.to_rows()):
-        yield {**row, **{name: column[position] for name, column in columns.items()}}
+def _check_columns(path: Path, schema: pa.Schema, required: Sequence[str]) -> None:
+    repeated = [name for name in schema.names if schema.names.count(name) > 1]
+    if repeated:
+        raise DataError(f"has the column {repeated[0]!r} twice", where=str(path))
+    for name in required:
+        if name not in schema.names:
+            raise DataError(f"has no column {name!r}", where=str(path), mend=f"Its columns: {', '.join(schema.names)}.")
 
 
-def _cell(value: Any) -> Any:
-    """A value as CSV has it: null is empty, a list or an object is JSON."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _json(value) if isinstance(value, dict | list) else value
-
-
-def _json(value: Any) -> str:
-    """JSON that every reader takes: no NaN, no lone surrogates, dates and the like as text."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
-        text.encode()
-    except ValueError:
-        text = json.dumps(_finite(value), default=str)
-    return text
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _parquet_blocks(path: Path, size: int) -> Iterator[Block]:
+def _parquet_blocks(parts: Sequence[Path], size: int) -> Iterator[Block]:
     row = 1
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=size):
-                yield Block(row, pa.Table.from_batches([batch]), [])
-                row += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"cannot be read as Parquet ({error})", where=f"{path}, from row {row}") from None
+    for path in parts:
+        here = 1
+        try:
+            with open_parquet(path) as file:
+                for batch in file.iter_batches(batch_size=_rows_of_a_block(file.metadata, size)):
+                    yield Block(row, pa.Table.from_batches([batch]), [])
+                    row, here = row + batch.num_rows, here + batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"cannot be read as Parquet ({error})", where=f"{path}, from row {here}") from None
+
+
+def _rows_of_a_block(metadata: pq.FileMetaData, size: int) -> int:
+    """At most ``size``, and so few that a block of this file's widest row group stays within `BLOCK_BYTES`."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    widest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
+    return max(1, min(size, int(BLOCK_BYTES / max(widest, 1.0))))
 
 
 def _csv_blocks(path: Path, size: int) -> Iterator[Block]:
@@ -275,7 +231,7 @@ def _csv_blocks(path: Path, size: int) -> Iterator[Block]:
 
 def _csv_lines(path: Path, handle: TextIO) -> Iterator[tuple[int, list[str]]]:
     """Line number and values of each line that is not blank, the header included."""
-    reader = csv.reader(handle, delimiter=_SEPARATOR[suffix_of(path)], strict=True)
+    reader = csv.reader(handle, delimiter=SEPARATORS[suffix_of(path)], strict=True)
     try:
         for values in reader:
             if values:
@@ -308,17 +264,10 @@ def _json_blocks(path: Path, size: int) -> Iterator[Block]:
 
 def _text(path: Path) -> TextIO:
     """A text file as UTF-8, with or without a byte order mark."""
-    return path.open(encoding="utf-8-sig", newline="" if suffix_of(path) in _SEPARATOR else None)
+    return path.open(encoding="utf-8-sig", newline="" if suffix_of(path) in SEPARATORS else None)
 
 
-def _inferred(rows: list[Row]) -> pa.Table:
+def inferred(rows: list[Row]) -> pa.Table:
     """Dictionaries as columns, over all their keys in order of first appearance."""
     keys = dict.fromkeys(key for row in rows for key in row)
     return pa.table({key: pa.array([row.get(key) for row in rows]) for key in keys})
-
-
-def _typed(rows: list[Row], schema: pa.Schema | None) -> pa.Table:
-    """Dictionaries as columns of the given types."""
-    if schema is None:
-        return _inferred(rows)
-    return pa.table({field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema})

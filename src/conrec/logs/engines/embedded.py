@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,17 +60,28 @@ class DuckDb(Engine):
     def read_parts(
         self, name: str, paths: Sequence[Path], columns: Sequence[str], function: Part, schema: pa.Schema
     ) -> None:
+        def parts() -> Iterator[pa.RecordBatch]:
+            for group in groups_of(paths):
+                for chunk in read_group(group, columns):
+                    yield from function(chunk).to_batches()
+
+        self.stream(name, parts(), schema)
+
+    def stream(self, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+        """Put batches in, one after another, under ``name``, without holding all of them.
+
+        Raises:
+            ConrecError: what making ``batches`` raises.
+        """
         raised: list[ConrecError] = []
 
-        def parts() -> Iterator[pa.RecordBatch]:
+        def guarded() -> Iterator[pa.RecordBatch]:
             try:
-                for group in groups_of(paths):
-                    for chunk in read_group(group, columns):
-                        yield from function(chunk).to_batches()
+                yield from batches
             except ConrecError as error:  # DuckDB would wrap it in one of its own
                 raised.append(error)
 
-        self._put(name, pa.RecordBatchReader.from_batches(schema, parts()))
+        self._put(name, pa.RecordBatchReader.from_batches(schema, guarded()))
         if raised:
             raise raised[0]
 
