@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from conrec.cli.options import config_of, say
+from conrec.cli.options import Overrides, config_of, parse_overrides, say
+from conrec.config import load_config
 
 __all__ = ["filter_app"]
 
@@ -17,16 +18,50 @@ filter_app = typer.Typer(help="Use the filter of a finished run.", no_args_is_he
 @filter_app.command("apply")
 def filter_apply(
     run_folder: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
-    candidates: Annotated[Path, typer.Option(help="Parquet, CSV or JSON-lines file with user_id and item_id.")],
-    out_file: Annotated[Path, typer.Option("--out", help="Where the judged rows go.")],
+    candidates: Annotated[
+        Path, typer.Option(help="Parquet (a file or a folder), CSV or JSON lines, with user_id and item_id.")
+    ],
+    out_file: Annotated[Path, typer.Option("--out", help="Where the judged rows go; on Spark a folder.")],
     model: Annotated[
         str, typer.Option(help="One of the run's filter.models, whose predict sets are stored.")
     ] = "conrec",
+    store: Annotated[
+        str | None,
+        typer.Option(help="Where the predict sets are, if not in the run: a folder, valkey://HOST:PORT/NAME."),
+    ] = None,
+    request_column: Annotated[
+        str | None,
+        typer.Option(help="Column that says which rows of a user are one request, for filter.keep_at_least."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
+    engine: Annotated[str, typer.Option(help="duckdb (this machine), or spark (extra).")] = "duckdb",
+    overrides: Overrides = None,
 ) -> None:
     """Judge (user, candidate) pairs: every row comes back with its similarity, and whether it is dropped."""
     from conrec.filtering.apply import apply_filter  # noqa: PLC0415
+    from conrec.filtering.pairs import FilterJob  # noqa: PLC0415
+    from conrec.filtering.policy import Policy  # noqa: PLC0415
 
-    done = apply_filter(run_folder, model, candidates, out_file)
+    settings = run_folder / "config.toml"
+    asked = [*(overrides or []), f'engine.name="{engine}"', *(["filter.dry_run=true"] if dry_run else [])]
+    config = load_config(file=settings if settings.is_file() else None, overrides=parse_overrides(asked))
+    policy = Policy.of(config.filter)
+    if config.engine.name == "spark":
+        from conrec.filtering.spark import apply_on_spark  # noqa: PLC0415
+
+        job = FilterJob(run_folder.resolve(), model, store, policy, request_column)
+        done = apply_on_spark(job, candidates, out_file, config.engine)
+    else:
+        done = apply_filter(
+            run_folder,
+            model,
+            candidates,
+            out_file,
+            store=store,
+            policy=policy,
+            request_column=request_column,
+            engine=config.engine,
+        )
     for line in done.lines():
         say(line)
     say(f"written: {done.out_file}")
