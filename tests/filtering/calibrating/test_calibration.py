@@ -107,6 +107,10 @@ def test_each_category_has_its_own_threshold_and_guarantee(tmp_path: Path) -> No
     assert "thresholds of their categories, of which 2 can drop something" in threshold.statement
     assert read_threshold(tmp_path, "conrec") == threshold
     assert {one.threshold for one in threshold.choices} == {None}
+    strict = calibrate(tmp_path, "conrec", data, catalogue, config_of(0.02, segments="category", segment_users=5))
+    assert strict.keeps_everything
+    assert "no category has a threshold that can drop something" in strict.statement
+    calibrate(tmp_path, "conrec", data, catalogue, config)
     report = report_on_test(tmp_path, "conrec", data, catalogue, config)
     assert report["filtering_rate"]["value"] == pytest.approx(2 / 5)
     assert report[USER_RATE]["value"] == pytest.approx(1 / 2)

@@ -7,7 +7,6 @@ user liked in the anchor's window (future positives) and is dropped is a false f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -18,7 +17,7 @@ from conrec.arrays import Array
 from conrec.config import Config
 from conrec.evaluation.evaluate import RunData
 from conrec.filtering.calibrating.control import Liked, Rule, smallest_threshold
-from conrec.filtering.calibrating.segments import Segments, item_thresholds, segments_of
+from conrec.filtering.calibrating.segments import Segments, segments_of
 from conrec.filtering.calibrating.similarities import AnchorSimilarities, split_similarities
 from conrec.filtering.calibrating.threshold import BOUNDS, Choice, Threshold, trade_off, write_threshold
 from conrec.filtering.calibrating.words import statement
@@ -46,21 +45,19 @@ def calibrate(run_folder: Path, model: str, data: RunData, catalogue: FilterCata
     rule = Rule.of(config.filter)
     trial = _Trial(similarities, anchors.user[similarities.positives.anchor])
     if config.filter.segments == "category":
-        trial.categories = catalogue.details.categories
-        trial.segments = segments_of(
-            trial.categories, data.log.before(data.periods.validation), config.filter.segment_users
-        )
+        training = data.log.before(data.periods.validation)
+        trial.segments = segments_of(catalogue.details.categories, training, config.filter.segment_users)
     chosen, by_category = trial.choose(rule)
     choices = [trial.choice(replace(rule, bound=bound)) for bound in sorted({*BOUNDS, rule.bound})]
     thresholds = [one for one in (chosen, *(each.threshold for each in choices)) if one is not None]
     false_filters, caught = trial.dropped(chosen, by_category)
-    segments = sum(value is not None and value < 1 for value in by_category.values())
+    able = sum(value is not None and value < 1 for value in by_category.values()) if by_category else None
     liked = trial.liked
     threshold = Threshold(
         model=model,
         threshold=chosen,
         bound=rule.bound,
-        statement=statement(rule, liked, chosen, int(false_filters.sum()), segments),
+        statement=statement(rule, liked, chosen, int(false_filters.sum()), able),
         anchors=len(anchors),
         users=len(np.unique(anchors.user)),
         positives=len(similarities.positives),
@@ -95,7 +92,6 @@ class _Trial:
         self.positives, self.negatives, self.users = similarities.positives, similarities.negatives, users
         self.liked = Liked.of(self.positives.similarity, users)
         self.segments: Segments | None = None
-        self.categories: Sequence[Sequence[str]] = ()
 
     @property
     def pooled(self) -> tuple[str, ...]:
@@ -114,8 +110,8 @@ class _Trial:
     def dropped(self, chosen: float | None, by_category: dict[str, float | None]) -> tuple[Array, Array]:
         """Which liked and which disliked candidates are dropped, bool each."""
         pairs = (self.positives, self.negatives)
-        if by_category:
-            of_item = item_thresholds(by_category, self.categories)
+        if self.segments is not None:
+            of_item = self.segments.of_items(by_category)
             first, second = (one.similarity > of_item[one.item] for one in pairs)
         else:
             first, second = (one.similarity > np.float32(inf if chosen is None else chosen) for one in pairs)

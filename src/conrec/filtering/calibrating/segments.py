@@ -70,6 +70,19 @@ class Segments:
         member[row[chosen[self.groups.values]]] = True
         return member
 
+    def of_items(self, by_category: Mapping[str, float | None]) -> Float32[Array, " items"]:
+        """`item_thresholds` of the catalogue's own items.
+
+        Args:
+            by_category: threshold of each of ``names``.
+        """
+        if not len(self.groups):
+            return np.empty(0, dtype=np.float32)
+        found = [by_category[name] for name in self.names]
+        values = np.asarray([inf if value is None else value for value in found], dtype=np.float32)
+        highest: Array = np.maximum.reduceat(values[self.groups.values], self.groups.offsets[:-1])
+        return highest
+
     def thresholds(
         self,
         similarity: Float32[Array, " pairs"],

@@ -9,7 +9,7 @@ from conrec.filtering.calibrating.control import Liked, Rule
 __all__ = ["needed", "promise", "statement"]
 
 
-def statement(rule: Rule, liked: Liked, threshold: float | None, false_filters: int, segments: int) -> str:
+def statement(rule: Rule, liked: Liked, threshold: float | None, false_filters: int, able: int | None) -> str:
     """In words, what was found on validation data, and what that promises.
 
     Args:
@@ -17,7 +17,7 @@ def statement(rule: Rule, liked: Liked, threshold: float | None, false_filters: 
         liked: the liked candidates.
         threshold: what was chosen; None where the bound cannot be shown to hold. Not read where there are segments.
         false_filters: liked candidates that are dropped.
-        segments: number of thresholds, 0 where one is for all.
+        able: number of categories that can drop something; None where one threshold is for all.
     """
     n = len(liked.similarity)
     if not n:
@@ -26,10 +26,15 @@ def statement(rule: Rule, liked: Liked, threshold: float | None, false_filters: 
             "the filter keeps everything."
         )
     seen = f"{n} future positives of {liked.users} users in validation"
-    if segments:
+    if able == 0:
         return (
-            f"{false_filters} of {seen} are above the thresholds of their categories, of which {segments} can drop "
-            f"something. Of each of them: {promise(rule)}"
+            f"With {seen} no category has a threshold that can drop something and be shown to stay within a "
+            f"false-filter rate of {rule.bound:g} in it: the filter keeps everything."
+        )
+    if able is not None:
+        return (
+            f"{false_filters} of {seen} are above the thresholds of their categories, of which {able} can drop "
+            f"something. Of each category by itself: {promise(rule)}"
         )
     if threshold is None:
         return (

@@ -1,0 +1,322 @@
+"""Does the guarantee of the filter hold? Random splits of real users, a simulated population, and the later period.
+
+    python -m benchmarks.studies.guarantee --run movietweetings=RUN --run board-games=RUN
+        [--models conrec …] [--splits 200] [--out benchmarks/results/guarantee.json]
+    python -m benchmarks.studies.guarantee_plots benchmarks/results/guarantee.json [--images docs/images]
+
+A RUN is a finished run folder; its predictions are read, nothing is trained. For each of them and each model:
+
+- *splits*: the windows of validation and test anchors are pooled, the users with a liked candidate in them cut in half
+  at random, the threshold chosen on one half. The rate on the other half is what conformal risk control bounds in
+  expectation over splits, exactly so: by the split the users are exchangeable. The rate of all users of the pool is
+  what the other guarantee bounds, in all but a share delta of the splits; the rate on the other half alone has its own
+  noise beside, and exceeds the bound more often. With thresholds by category, the same for each of them.
+- *later*: chosen on the validation period, measured on the test period, as in production. These users are not
+  exchangeable with those, and nothing is promised.
+
+The simulation draws calibration users from a population whose true rate is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.common.machine import machine
+from benchmarks.common.rounding import rounded
+from benchmarks.studies.guarantee_draws import BOUNDS, RULES, named, simulation, tightness
+
+from conrec.arrays import Array
+from conrec.artefacts import write_json
+from conrec.config import Config, load_config
+from conrec.evaluation.evaluate import RunData, read_run_data
+from conrec.evaluation.significance import Bootstrap
+from conrec.filtering.calibrating.control import Liked, Rule, smallest_threshold
+from conrec.filtering.calibrating.segments import Segments, segments_of
+from conrec.filtering.calibrating.similarities import Pairs, split_similarities
+from conrec.filtering.catalogue import FilterCatalogue
+from conrec.progress import meter
+from conrec.seeds import generator
+
+MODELS = ("most-disliked", "sasrec", "lc-rec-negatives", "conrec")
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Liked and disliked candidates of some users under one model.
+
+    Attributes:
+        liked, disliked: the pairs.
+        liked_user, disliked_user: int64, row of each pair's user among ``users``.
+        users: number of users with a liked candidate; disliked candidates of others are left out.
+    """
+
+    liked: Pairs
+    disliked: Pairs
+    liked_user: Array
+    disliked_user: Array
+    users: int
+
+
+def pool(run: Path, model: str, data: RunData, catalogue: FilterCatalogue, size: int, splits: Sequence[str]) -> Pool:
+    """The pairs of one or several periods."""
+    parts: list[list[Array]] = [[], [], [], [], [], []]
+    for split in splits:
+        anchors, found = split_similarities(run, model, data, catalogue, size, split)
+        for place, pairs in enumerate((found.positives, found.negatives)):
+            for part, values in zip(
+                parts[3 * place :], (pairs.similarity, pairs.item, anchors.user[pairs.anchor]), strict=False
+            ):
+                part.append(values)
+    liked, liked_item, liked_by, disliked, disliked_item, disliked_by = (np.concatenate(one) for one in parts)
+    names, liked_user = np.unique(liked_by, return_inverse=True)
+    known = np.isin(disliked_by, names)
+    nowhere = np.empty(0, dtype=np.int64)
+    return Pool(
+        Pairs(liked, nowhere, liked_item),
+        Pairs(disliked[known], nowhere, disliked_item[known]),
+        liked_user.reshape(-1).astype(np.int64),
+        np.searchsorted(names, disliked_by[known]),
+        len(names),
+    )
+
+
+def lost(pairs: Pool, users: Array, dropped: Array, cap: int) -> tuple[float, float]:
+    """Sum of weighted shares, and of weights, of some users (bool [users])."""
+    chosen = users[pairs.liked_user]
+    liked = Liked.of(pairs.liked.similarity[chosen], pairs.liked_user[chosen])
+    weights = liked.weights(cap)
+    return float((liked.shares(dropped[chosen]) * weights).sum()), float(weights.sum())
+
+
+def over_splits(pairs: Pool, rules: Sequence[Rule], splits: int, seed: int) -> list[dict[str, Any]]:
+    """What comes of each rule with one threshold for all items."""
+    everybody = np.ones(pairs.users, dtype=np.bool_)
+    gathered: dict[Rule, list[tuple[float, ...]]] = {rule: [] for rule in rules}
+    for half in _halves(pairs.users, splits, seed):
+        seen = half[pairs.liked_user]
+        liked = Liked.of(pairs.liked.similarity[seen], pairs.liked_user[seen])
+        for rule in rules:
+            threshold = smallest_threshold(liked, rule)
+            at = np.float32(2 if threshold is None else threshold)
+            dropped = pairs.liked.similarity > at
+            caught = pairs.disliked.similarity[~half[pairs.disliked_user]] > at
+            other, whole = lost(pairs, ~half, dropped, rule.cap), lost(pairs, everybody, dropped, rule.cap)
+            keeps = threshold is None or threshold >= 1
+            gathered[rule].append((*other, whole[0] / whole[1], caught.mean() if len(caught) else 0.0, keeps))
+    return [{**named(rule), **_of_splits(np.asarray(rows), rule.bound)} for rule, rows in gathered.items()]
+
+
+def _halves(users: int, splits: int, seed: int) -> list[Array]:
+    """Which users are calibrated on, bool [users], for each split."""
+    halves = []
+    for split in range(splits):
+        half = np.zeros(users, dtype=np.bool_)
+        half[generator(seed, "guarantee", split).permutation(users)[: users // 2]] = True
+        halves.append(half)
+    return halves
+
+
+def _of_splits(rows: Array, bound: float) -> dict[str, Any]:
+    """Summary of (lost, weight, rate of the pool, caught, keeps everything), one row a split."""
+    rate = rows[:, 0] / rows[:, 1]
+    # The mean of a ratio of sums is that of its parts: what is promised is E[lost] <= bound * E[weight].
+    mean = rows[:, 0].sum() / rows[:, 1].sum()
+    error = float((rows[:, 0] - mean * rows[:, 1]).std(ddof=1) / rows[:, 1].mean() / np.sqrt(len(rows)))
+    return {
+        "mean": float(mean),
+        "error": error,
+        "low": float(np.quantile(rate, 0.05)),
+        "high": float(np.quantile(rate, 0.95)),
+        "other_half_above": float((rate > bound + 1e-12).mean()),
+        "pool_above": float((rows[:, 2] > bound + 1e-12).mean()),
+        "caught": float(rows[:, 3].mean()),
+        "keeps_everything": float(rows[:, 4].mean()),
+    }
+
+
+def by_category(pairs: Pool, segments: Segments, rules: Sequence[Rule], splits: int, seed: int) -> list[dict[str, Any]]:
+    """What comes of each rule with a threshold a category: the rate of each, as it is applied to items of several."""
+    own = [
+        np.flatnonzero(~segments.pooled & (np.arange(len(segments.names)) == at)) for at in range(len(segments.names))
+    ]
+    groups = [one for one in (*own, np.flatnonzero(segments.pooled)) if len(one)]
+    members = []
+    for group in groups:
+        chosen = np.zeros(len(segments.names), dtype=np.bool_)
+        chosen[group] = True
+        members.append(segments.members(chosen)[pairs.liked.item])
+    within = [Liked.of(pairs.liked.similarity[one], pairs.liked_user[one]) for one in members]
+    at_least = [np.bincount(pairs.liked_user[one], minlength=pairs.users) > 0 for one in members]
+    gathered: dict[Rule, list[list[tuple[float, float, float, bool]]]] = {rule: [] for rule in rules}
+    whole: dict[Rule, list[tuple[float, ...]]] = {rule: [] for rule in rules}
+    everybody = np.ones(pairs.users, dtype=np.bool_)
+    for half in _halves(pairs.users, splits, seed):
+        seen = half[pairs.liked_user]
+        for rule in rules:
+            found = segments.thresholds(
+                pairs.liked.similarity[seen], pairs.liked_user[seen], pairs.liked.item[seen], rule
+            )
+            of_item = segments.of_items(found)
+            dropped = pairs.liked.similarity > of_item[pairs.liked.item]
+            caught = (pairs.disliked.similarity > of_item[pairs.disliked.item])[~half[pairs.disliked_user]]
+            rows = []
+            for group, liked, member, there in zip(groups, within, members, at_least, strict=True):
+                shares = liked.shares(dropped[member])
+                other = ~half[there]
+                able = found[segments.names[group[0]]]
+                rows.append(
+                    (
+                        float(shares[other].sum()),
+                        float(other.sum()),
+                        float(shares.mean()),
+                        bool(able is not None and able < 1),
+                    )
+                )
+            gathered[rule].append(rows)
+            everything = not any(row[3] for row in rows)
+            pool_lost = lost(pairs, everybody, dropped, 1)
+            whole[rule].append(
+                (*lost(pairs, ~half, dropped, 1), pool_lost[0] / pool_lost[1], caught.mean(), everything)
+            )
+    return [
+        {
+            **named(rule),
+            "categories": len(groups),
+            **_of_categories(np.asarray(gathered[rule], dtype=np.float64), rule.bound),
+            "all_items": _of_splits(np.asarray(whole[rule]), rule.bound),
+        }
+        for rule in rules
+    ]
+
+
+def _of_categories(rows: Array, bound: float) -> dict[str, Any]:
+    """Summary of (lost, users, rate of the pool, can drop), [splits, categories, 4]."""
+    sums = rows[:, :, :2].sum(axis=0)
+    mean = np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0)
+    above = (rows[:, :, 2] > bound + 1e-12).mean(axis=0)
+    worst = int(mean.argmax())
+    residual = rows[:, worst, 0] - mean[worst] * rows[:, worst, 1]
+    error = residual.std(ddof=1) / max(rows[:, worst, 1].mean(), 1e-9) / np.sqrt(len(rows))
+    return {
+        "able": float(rows[:, :, 3].sum(axis=1).mean()),
+        "mean_of_means": float(mean.mean()),
+        "highest_mean": float(mean[worst]),
+        "error_of_highest": float(error),
+        "highest_pool_above": float(above.max()),
+    }
+
+
+def later(first: Pool, second: Pool, rules: Sequence[Rule], resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Chosen on the validation period, measured on the test period, with an interval over its users."""
+    liked = Liked.of(first.liked.similarity, first.liked_user)
+    judged = Liked.of(second.liked.similarity, second.liked_user)
+    thresholds = [smallest_threshold(liked, rule) for rule in rules]
+    cuts = [np.float32(2 if one is None else one) for one in thresholds]
+    shares = np.stack([judged.shares(judged.similarity > at) for at in cuts], axis=1)
+    weights = np.stack([judged.weights(rule.cap) for rule in rules], axis=1).astype(np.float64)
+    # Each user is one row; numerator and denominator of a rate are resampled together.
+    bootstrap = Bootstrap.over(np.arange(judged.users), resamples, seed)
+    parts = np.concatenate([shares * weights, weights], axis=1)
+    sums = np.concatenate([drawn @ parts for drawn in bootstrap.draws()])
+    low, high = np.quantile(sums[:, : len(rules)] / sums[:, len(rules) :], [0.025, 0.975], axis=0)
+    found = []
+    for place, (rule, threshold, at) in enumerate(zip(rules, thresholds, cuts, strict=True)):
+        before = liked.shares(liked.similarity > at)
+        found.append(
+            {
+                **named(rule),
+                "threshold": threshold,
+                "keeps_everything": threshold is None or threshold >= 1,
+                "validation": float(np.average(before, weights=liked.weights(rule.cap))),
+                "value": float(np.average(shares[:, place], weights=weights[:, place])),
+                "low": float(low[place]),
+                "high": float(high[place]),
+                "caught": float((second.disliked.similarity > at).mean()),
+            }
+        )
+    return found
+
+
+def of_run(run: Path, models: Sequence[str], splits: int, config: Config, seed: int) -> dict[str, Any]:
+    """Everything about one run."""
+    data, catalogue = read_run_data(run), FilterCatalogue.load(run)
+    categories = catalogue.details.categories
+    segments = segments_of(categories, data.log.before(data.periods.validation), config.filter.segment_users)
+    rules = [replace(rule, bound=bound) for rule in RULES for bound in BOUNDS]
+    of_users = [rule for rule in rules if rule.rate == "user"]
+    size = config.prediction.predict_set
+    there = [model for model in models if (run / "predictions" / f"{model}.parquet").is_file()]
+    found: dict[str, Any] = {}
+    with meter("models", len(there)) as step:
+        for model in there:
+            both, *periods = (
+                pool(run, model, data, catalogue, size, one)
+                for one in (("validation", "test"), ("validation",), ("test",))
+            )
+            found[model] = {
+                "splits": over_splits(both, rules, splits, seed),
+                "by_category": by_category(both, segments, of_users, splits, seed),
+                "later": later(periods[0], periods[1], rules, config.evaluation.bootstraps, seed),
+                **_counts(both, *periods),
+            }
+            step(note=model)
+    return {
+        "models": found,
+        "splits": splits,
+        "categories": len(segments.names),
+        "categories_pooled": int(segments.pooled.sum()),
+        "categories_of_an_item": float(np.mean([len(row) for row in categories])),
+    }
+
+
+def _counts(both: Pool, validation: Pool, test: Pool) -> dict[str, Any]:
+    """How many likes there are, and how many of them have the codes of a predicted item."""
+    return {
+        name: {
+            "users": one.users,
+            "liked": len(one.liked),
+            "most_of_a_user": int(np.bincount(one.liked_user).max(initial=0)),
+            "liked_that_are_predicted": float((one.liked.similarity >= 1).mean()) if len(one.liked) else None,
+            "disliked_that_are_predicted": float((one.disliked.similarity >= 1).mean()) if len(one.disliked) else None,
+        }
+        for name, one in (("both", both), ("validation", validation), ("test", test))
+    }
+
+
+def study(runs: Mapping[str, Path], models: Sequence[str], splits: int, draws: int, seed: int = 0) -> dict[str, Any]:
+    """The whole study."""
+    config = load_config()
+    rules = [replace(rule, bound=bound) for rule in RULES for bound in BOUNDS]
+    return {
+        "study": "guarantee",
+        "machine": machine("cpu"),
+        "confidence": RULES[1].confidence,
+        "pairs_per_user": RULES[2].cap,
+        "simulation": {
+            str(users): {"draws": draws, "rules": simulation(users, draws, rules, seed)} for users in (100, 500)
+        },
+        "tightness": tightness((300, 1500), draws // 2, seed),
+        "runs": {name: of_run(folder, models, splits, config, seed) for name, folder in runs.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--run", action="append", default=[], metavar="NAME=FOLDER", help="a finished run; repeatable")
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--splits", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=400, help="of calibration users in the simulation")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/guarantee.json"))
+    given = parser.parse_args()
+    runs = {name: Path(folder) for name, _, folder in (one.partition("=") for one in given.run)}
+    write_json(given.out, rounded(study(runs, given.models, given.splits, given.draws)))
+    print(given.out)
+
+
+if __name__ == "__main__":
+    main()
