@@ -183,13 +183,13 @@ def test_sets_that_are_kept_stay_as_they_are(run, of_two):
     scores = np.asarray([[-1.0, -2.0, -np.inf]], dtype=np.float32)
     target = run / "filter" / "conrec"
     origin = Origin("conrec", "", catalogue.sid_hash, "", (CODEBOOK,) * 3)
-    write_store(target, [name], codes, scores, origin, written_at=7200)
+    write_store(target, [name], codes, scores, origin, written_at=900_000_000)
     stored = store_of_shards(run, of_two, prediction(run), add=True)
     assert stored.lines()[-1].endswith("3 users (2 new, 0 predicted anew, 1 as before), 20 items each")
     kept = PredictSetStore.open(target).get(name)
     assert kept.codes.tolist() == codes[0, :2].tolist()
     assert kept.scores.tolist() == [-1.0, -2.0]
-    assert kept.predicted_at == 7200
+    assert kept.predicted_at == 900_000_000
 
 
 def test_sets_of_other_weights_are_not_kept_beside_new_ones(run, of_two):

@@ -40,8 +40,8 @@ from conrec.filtering.explaining import PastDislikes
 from conrec.filtering.item_table import max_similarity
 from conrec.filtering.policy import Policy
 from conrec.filtering.stores.base import PredictSet, PredictSetReader, StoredSets, StoreUnavailableError
+from conrec.filtering.stores.files import HEADER
 from conrec.filtering.stores.opening import codebooks_of, open_store
-from conrec.filtering.stores.writer import HEADER
 
 __all__ = ["REASONS", "Decision", "Decisions", "Filtered", "NegativeFilter", "stored_models"]
 

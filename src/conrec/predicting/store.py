@@ -15,9 +15,10 @@ from conrec.errors import ArtefactError, ConfigError
 from conrec.filtering.calibrating.threshold import read_threshold
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.stores.base import Origin, StoreMeta
+from conrec.filtering.stores.files import HEADER
 from conrec.filtering.stores.lmdb import PredictSetStore
 from conrec.filtering.stores.opening import codebooks_of
-from conrec.filtering.stores.writer import HEADER, BulkWriter, SetBlock
+from conrec.filtering.stores.writer import BulkWriter, SetBlock
 from conrec.predicting.plan import Plan, read_plan, weights_hash
 from conrec.predicting.shard_file import read_shard
 from conrec.settings.outcome import PredictionConfig

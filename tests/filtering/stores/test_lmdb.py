@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from conrec.arrays import Array
 from conrec.artefacts import hash_file
 from conrec.errors import ArtefactError, DataError
-from conrec.filtering.stores import writer as writer_module
+from conrec.filtering.stores import files as files_module
 from conrec.filtering.stores.base import Origin
 from conrec.filtering.stores.layout import Layout
 from conrec.filtering.stores.lmdb import PredictSetStore
@@ -131,7 +131,7 @@ def test_a_writer_that_fails_leaves_the_old_store(tmp_path: Path, monkeypatch: p
 
     for name in ("hash_file", "write_json"):
         with monkeypatch.context() as patch:
-            patch.setattr(writer_module, name, full_disk)
+            patch.setattr(files_module, name, full_disk)
             with pytest.raises(OSError, match="No space"):
                 fill(tmp_path / "s", ["b"], *random_sets(1, seed=1))
         store = PredictSetStore.open(tmp_path / "s")

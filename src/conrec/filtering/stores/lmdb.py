@@ -18,8 +18,8 @@ from conrec.arrays import Array
 from conrec.artefacts import hash_file, read_json
 from conrec.errors import ArtefactError
 from conrec.filtering.stores.base import VERSION, PredictSet, StoredSets, StoreMeta, refuse_other_tables
+from conrec.filtering.stores.files import FORMAT, HEADER
 from conrec.filtering.stores.layout import HOUR, META_KEY, Layout, is_hashed, key_of
-from conrec.filtering.stores.writer import FORMAT, HEADER
 
 __all__ = ["PredictSetStore"]
 

@@ -6,8 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from conrec.artefacts import hash_file
+from conrec.filtering.stores.address import is_address
 from conrec.filtering.stores.base import PredictSetReader
 from conrec.filtering.stores.lmdb import PredictSetStore
+from conrec.filtering.stores.valkey import ValkeyStore
 from conrec.items.space import QUANTISER
 
 __all__ = ["codebooks_of", "open_store"]
@@ -30,7 +32,7 @@ def open_store(
     """Open a store for reading, once it is what it should be.
 
     Args:
-        place: its folder.
+        place: its folder, or ``valkey://host:port/NAME`` (`conrec.filtering.stores.address.Address.parse`).
         expected_sid_hash: hash of the SID table that the codes will be read with; None: not checked.
         earlier: hashes of tables that it grew from, in which the codes name the same items.
         codebook_hash: of `codebooks_of`; empty: not checked.
@@ -39,5 +41,10 @@ def open_store(
 
     Raises:
         ArtefactError: there is no store, it is damaged, or of another SID table or other codebooks.
+        ConfigError: an address that is none.
+        MissingExtraError: for an address, the package ``valkey`` is not installed.
+        StoreUnavailableError: its server does not answer.
     """
+    if isinstance(place, str) and is_address(place):
+        return ValkeyStore.open(place, expected_sid_hash, earlier, codebook_hash=codebook_hash)
     return PredictSetStore.open(Path(place), expected_sid_hash, earlier, codebook_hash=codebook_hash, verified=verified)
