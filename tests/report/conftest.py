@@ -15,6 +15,7 @@ from conrec.config import Config, dump_config, load_config
 from conrec.evaluation.evaluate import RunData, evaluate, read_run_data
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
 from conrec.evaluation.studies import code_groups, motivation_study
+from conrec.filtering.analysis.analyse import analyse_filter
 from conrec.filtering.calibrating.calibration import calibrate
 from conrec.filtering.calibrating.testing import test_report
 from conrec.filtering.catalogue import FilterCatalogue
@@ -63,6 +64,7 @@ def write_run(run: Path, seed: int = 0, bootstraps: int = 200) -> Path:
     for model in ("most-disliked", "conrec"):
         calibrate(run, model, data, catalogue, config)
     test_report(run, ("most-disliked", "conrec"), data, catalogue, config)
+    analyse_filter(run, config, ["most-disliked", "conrec"])
     _write_studies(run, data, catalogue, config)
     _write_curves(run, rng)
     return run

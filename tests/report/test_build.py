@@ -18,6 +18,7 @@ from conrec.artefacts import hash_file, read_json, write_json
 from conrec.config import load_config
 from conrec.errors import ArtefactError, MissingExtraError
 from conrec.evaluation.evaluate import evaluate
+from conrec.filtering.analysis.analyse import ANALYSIS
 from conrec.filtering.calibrating.threshold import BOUNDS, Choice, best_within
 from conrec.items.diagnosis.diagnose import QUANTISER
 from conrec.report.build import SECTIONS, build_report
@@ -68,8 +69,9 @@ def run_copy(finished_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def light_copy(run_copy: Path) -> Path:
-    """Without learning curves, whose plots take most of the time."""
+    """Without learning curves and the analysis of the filter, whose plots take most of the time."""
     shutil.rmtree(run_copy / "models")
+    (run_copy / ANALYSIS).unlink()
     return run_copy
 
 

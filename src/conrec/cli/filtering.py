@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from conrec.cli.options import Overrides, config_of, parse_overrides, say
+from conrec.cli.options import Overrides, RunFolder, config_of, parse_overrides, say, show
 from conrec.config import load_config
 
 __all__ = ["filter_app"]
@@ -81,3 +83,55 @@ def filter_store(
     stored = store_of_shards(run_folder, folder, config.prediction, add=add, replace=replace)
     for line in stored.lines():
         say(line)
+
+
+@filter_app.command("publish")
+def filter_publish(
+    run_folder: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
+    to: Annotated[str, typer.Option("--to", help="Where: valkey://[user:password@]host[:port]/NAME.")],
+    model: Annotated[
+        str, typer.Option(help="One of the run's filter.models, whose predict sets are stored.")
+    ] = "conrec",
+    grace: Annotated[int, typer.Option(help="Seconds that the version before stays readable.")] = 300,
+) -> None:
+    """Put a row's predict sets onto a Valkey or Redis server, whole, and switch readers to them."""
+    from conrec.filtering.stores.publishing import publish  # noqa: PLC0415
+
+    for line in publish(run_folder / "filter" / model, to, grace=grace).lines():
+        say(line)
+
+
+@filter_app.command("analyse")
+def filter_analyse(
+    run_folder: RunFolder,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--models", help="A row with predictions, repeated; those of filter.models by default."),
+    ] = None,
+    attributes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attribute",
+            help="A column of data/items.parquet that a platform would block by, repeated; shop by default.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Say what filters cost and bring on test anchors, beside the rules that platforms use.
+
+    Writes results/filter_analysis.json; `conrec report` then shows it.
+    """
+    config = config_of(run_folder)
+    from conrec.filtering.analysis.analyse import ANALYSIS, analyse_filter  # noqa: PLC0415
+    from conrec.filtering.analysis.listings import analysis_listings  # noqa: PLC0415
+    from conrec.filtering.analysis.methods import SHOP  # noqa: PLC0415
+
+    found = analyse_filter(run_folder, config, models or None, attributes or [SHOP])
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    for listing in analysis_listings(found):
+        show(listing)
+    for name, why in found["missing"].items():
+        say(f"without “{name}”: {why}")
+    say(f"written: {run_folder / ANALYSIS}")

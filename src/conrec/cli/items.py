@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from conrec.cli.options import Overrides, RunFolder, config_of, out, parse_overrides, say
+from conrec.cli.options import Overrides, RunFolder, config_of, parse_overrides, say, show
 from conrec.folders import held
-from conrec.items.diagnosis.figures import Listing, diagnostics_listings, stability_listings
+from conrec.items.diagnosis.figures import diagnostics_listings, stability_listings
 from conrec.items.diagnosis.purity import TITLES
 from conrec.seeds import derive
 
@@ -55,7 +53,7 @@ def items_diagnose(
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
     for listing in listings:
-        _show(listing)
+        show(listing)
     appended = current_catalogue(run_folder).appended
     if appended:
         say(f"These figures are of the run's own items; {appended:,} were appended since (conrec items append).")
@@ -88,14 +86,3 @@ def items_append(
         return
     for line in done.lines():
         say(line)
-
-
-def _show(listing: Listing) -> None:
-    """Print one table with its note."""
-    table = Table(title=listing.title, title_justify="left", caption=listing.note or None, caption_justify="left")
-    for place, heading in enumerate(listing.columns):
-        words = place == 0 or (listing.words and place in (2, len(listing.columns) - 1))
-        table.add_column(escape(heading), justify="left" if words else "right")
-    for row in listing.rows:
-        table.add_row(*map(escape, row))
-    out.print(table)

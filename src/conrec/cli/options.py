@@ -9,12 +9,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from conrec.config import Config, load_config
 from conrec.errors import ConfigError, ConrecError, did_you_mean
+from conrec.items.diagnosis.figures import Listing
 from conrec.progress import speaks
 
-__all__ = ["Overrides", "RunFolder", "config_of", "out", "parse_overrides", "say"]
+__all__ = ["Overrides", "RunFolder", "config_of", "out", "parse_overrides", "say", "show"]
 
 out = Console(width=None if sys.stdout.isatty() else 130, quiet=not speaks())
 
@@ -30,6 +33,17 @@ Overrides = Annotated[
 def say(line: str) -> None:
     """Print one line as it is: no markup, no colours, no line breaks."""
     out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(listing: Listing) -> None:
+    """Print one table with its note."""
+    table = Table(title=listing.title, title_justify="left", caption=listing.note or None, caption_justify="left")
+    for place, heading in enumerate(listing.columns):
+        words = place == 0 or (listing.words and place in (2, len(listing.columns) - 1))
+        table.add_column(escape(heading), justify="left" if words else "right")
+    for row in listing.rows:
+        table.add_row(*map(escape, row))
+    out.print(table)
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from conrec.filtering.calibrating.threshold import BOUNDS, Choice, best_within
 from conrec.report.content import Block, Cell, Note, Section, Table, absent, cell, figure_cell, number
+from conrec.report.filter_analysis import filter_analysis
 from conrec.report.plots import trade_offs
 from conrec.report.source import RunSource
 
@@ -34,6 +35,7 @@ def filtering(source: RunSource) -> Section:
         *_choices(filters),
         *_curves(filters),
         *_test(source),
+        *filter_analysis(source),
     ]
     return Section("filter", "The filter", lead, tuple(blocks))
 

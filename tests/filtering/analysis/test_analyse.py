@@ -1,0 +1,257 @@
+"""``conrec filter analyse``: its figures against plain recomputation, its command, and runs that lack something."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from conrec.artefacts import read_json, read_parquet, write_parquet, write_tensors
+from conrec.cli import app
+from conrec.config import load_config
+from conrec.errors import ArtefactError
+from conrec.evaluation.evaluate import read_run_data
+from conrec.evaluation.predictions import read_predictions
+from conrec.evaluation.significance import Bootstrap
+from conrec.filtering.analysis.analyse import ANALYSIS, RATES, analyse_filter
+from conrec.filtering.analysis.intervals import compared, figure, resampled_shares
+from conrec.filtering.analysis.listings import SEGMENTS, analysis_listings
+from conrec.filtering.calibrating.threshold import read_threshold
+from conrec.filtering.catalogue import FilterCatalogue
+from conrec.logs.schema import ANCHORS
+from tests.filtering.analysis.small_world import plain_caught
+
+
+@pytest.fixture(scope="module")
+def found(analysed_run: Path) -> dict[str, Any]:
+    result: dict[str, Any] = read_json(analysed_run / ANALYSIS)
+    return result
+
+
+@pytest.fixture
+def run_copy(analysed_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(analysed_run, tmp_path / "run"))
+
+
+def similarities(run: Path, model: str, kind: str) -> list[float]:
+    """Highest cosine of each future item to the anchor's predict set, pair after pair."""
+    data, catalogue = read_run_data(run), FilterCatalogue.load(run)
+    anchors = data.anchors.of_split("test")
+    ranking = read_predictions(
+        run / "predictions" / f"{model}.parquet", anchors, data.log.item_ids, data.anchors.anchor_id
+    )
+    found = []
+    for row in range(len(anchors)):
+        predicted = ranking.item[row, :20]
+        for item in getattr(anchors, f"future_{kind}")[row]:
+            cosines = catalogue.table.similarities(np.asarray([item]), predicted[predicted >= 0])
+            found.append(float(np.float32(cosines.max())))
+    return found
+
+
+def test_equal_rates_are_what_a_plain_recomputation_gives(analysed_run: Path, found: dict[str, Any]) -> None:
+    positives, negatives = (similarities(analysed_run, "conrec", kind) for kind in ("positives", "negatives"))
+    assert len(positives) == found["segments"]["all"]["positives"]
+    assert len(negatives) == found["segments"]["all"]["negatives"]
+    for rate, one in zip(RATES, found["methods"]["conrec"]["equal"], strict=True):
+        assert one["caught"]["value"] == pytest.approx(plain_caught(positives, negatives, rate), abs=1e-6)
+        assert one["caught"]["low"] <= one["caught"]["value"] <= one["caught"]["high"]
+        assert one["below"]["false_filter_rate"] <= rate
+        lost = one["test"]["segments"]["all"]["false_filter_rate"]["value"]
+        assert lost == pytest.approx(rate, abs=0.03)  # the lots were drawn
+
+
+def test_the_threshold_of_the_run_is_among_those_calibrated(analysed_run: Path, found: dict[str, Any]) -> None:
+    """The same rule on the same validation pairs: the analysis says of a bound what the filter would do."""
+    chosen = {one.bound: one for one in read_threshold(analysed_run, "conrec").choices}
+    report = read_json(analysed_run / "results" / "filter.json")["conrec"]
+    for one in found["methods"]["conrec"]["calibrated"]:
+        choice = chosen[one["bound"]]
+        assert one["threshold"] == choice.threshold
+        assert one["validation"]["false_filter_rate"] == pytest.approx(choice.false_filter_rate, abs=1e-6)
+        assert one["validation"]["user_false_filter_rate"] == pytest.approx(choice.user_rate, abs=1e-6)
+        if choice.threshold == report["threshold"]:
+            figures = one["test"]["segments"]["all"]
+            for name in ("filtering_rate", "false_filter_rate", "user_false_filter_rate", "caught"):
+                for part in ("value", "low", "high"):
+                    assert figures[name][part] == pytest.approx(
+                        report[name][part], abs=0.02 if part != "value" else 1e-6
+                    )
+
+
+def test_segments_add_up(found: dict[str, Any]) -> None:
+    counts = found["segments"]
+    assert list(counts) == list(SEGMENTS)
+    for kind in ("anchors", "candidates", "positives", "negatives"):
+        assert counts["long_tail_users"][kind] + counts["other_users"][kind] == counts["all"][kind]
+    for method in found["methods"].values():
+        for one in (*method["calibrated"], *method["equal"]):
+            parts = one["test"]["segments"]
+            for name, kind in (("caught", "negatives"), ("false_filter_rate", "positives")):
+                both = sum(
+                    parts[segment][name]["value"] * counts[segment][kind]
+                    for segment in ("long_tail_users", "other_users")
+                    if parts[segment][name] is not None
+                )
+                assert both == pytest.approx(parts["all"][name]["value"] * counts["all"][kind], abs=1e-2)
+
+
+def test_dropping_nothing_leaves_everything(found: dict[str, Any]) -> None:
+    assert found["before"]["none_kept"] == 0
+    assert found["before"]["over_half_lost"]["value"] == 0
+    for method in found["methods"].values():
+        for one in (*method["calibrated"], *method["equal"]):
+            remains = one["test"]["remains"]
+            assert remains["items_shown"] <= found["before"]["items_shown"]
+            if one["test"]["segments"]["all"]["filtering_rate"]["value"] == 0:
+                assert {**remains, "entropy": 0} == {**found["before"], "entropy": 0}
+
+
+def test_curves_rise(found: dict[str, Any]) -> None:
+    for method in found["methods"].values():
+        lost, caught = ([one[key] for one in method["curve"]] for key in ("false_filter_rate", "caught"))
+        assert lost == sorted(lost)
+        assert caught == sorted(caught)
+        thresholds = [one["threshold"] for one in method["curve"]]
+        assert thresholds == sorted(thresholds, reverse=True)
+        assert thresholds[-1] >= method["floor"]
+
+
+def test_rules_that_cannot_be_had_say_why(found: dict[str, Any]) -> None:
+    assert list(found["missing"]) == ["block the shop", "near past dislikes, original"]
+    assert "no column 'shop'" in found["missing"]["block the shop"]
+    assert "no items/embeddings.safetensors" in found["missing"]["near past dislikes, original"]
+
+
+def test_the_command_prints_tables_or_json(run_copy: Path) -> None:
+    (run_copy / ANALYSIS).unlink()
+    done = CliRunner().invoke(app, ["filter", "analyse", str(run_copy), "--models", "sasrec", "--models", "conrec-sft"])
+    assert done.exit_code == 0, done.output
+    written = read_json(run_copy / ANALYSIS)
+    assert [name for name, one in written["methods"].items() if one["kind"] == "model"] == ["sasrec", "conrec-sft"]
+    assert written["reference"] == "conrec-sft"
+    for listing in analysis_listings(written):
+        assert all(len(row) == len(listing.columns) for row in listing.rows)
+        assert listing.title in done.output
+    assert "block the shop" in done.output
+    before = (run_copy / ANALYSIS).read_bytes()
+    again = CliRunner().invoke(
+        app, ["filter", "analyse", str(run_copy), "--models", "sasrec", "--models", "conrec-sft", "--json"]
+    )
+    assert json.loads(again.output) == written
+    assert (run_copy / ANALYSIS).read_bytes() == before
+
+
+def test_an_attribute_of_ones_own(run_copy: Path) -> None:
+    path = run_copy / "data" / "items.parquet"
+    items = read_parquet(path)
+    shops = [f"shop {row % 4}" if row % 5 else None for row in range(items.num_rows)]
+    write_tensors(
+        run_copy / "items" / "embeddings.safetensors", {"embedding": np.eye(items.num_rows, 9, dtype=np.float32)}
+    )
+    write_parquet(path, items.append_column("shop", pa.array(shops)).append_column("empty", pa.nulls(items.num_rows)))
+    result = analyse_filter(run_copy, load_config(file=run_copy / "config.toml"), ["conrec"], ["shop", "empty"])
+    assert {"block the shop", "block the shop, by rate"} <= set(result["methods"])
+    assert result["missing"]["block the empty"] == "no item has a value in the column 'empty'"
+    assert "near past dislikes, original" in result["methods"]
+
+
+def test_models_without_predictions_are_named(run_copy: Path) -> None:
+    config = load_config(file=run_copy / "config.toml")
+    with pytest.raises(ArtefactError, match=r"no predictions of a model 'conrek'.*Did you mean 'conrec'"):
+        analyse_filter(run_copy, config, ["conrek"])
+    (run_copy / "items" / "embeddings.safetensors").write_bytes(b"x")
+    with pytest.raises(ArtefactError, match="cannot be read as safetensors"):
+        analyse_filter(run_copy, config, ["conrec"])
+
+
+def without(run: Path, column: str) -> None:
+    """Empty a list column of the test anchors."""
+    path = run / "data" / "anchors.parquet"
+    anchors = read_parquet(path, ANCHORS)
+    rows = [
+        (None if column == "candidates" else []) if split == "test" else row
+        for row, split in zip(anchors[column].to_pylist(), anchors["split"].to_pylist(), strict=True)
+    ]
+    place = anchors.column_names.index(column)
+    anchors = anchors.set_column(place, column, pa.array(rows, ANCHORS.field(column).type))
+    if column == "candidates":
+        answers = [
+            None if row is None else one for row, one in zip(rows, anchors["candidate_answer"].to_pylist(), strict=True)
+        ]
+        anchors = anchors.set_column(
+            anchors.column_names.index("candidate_answer"), "candidate_answer", pa.array(answers, pa.string())
+        )
+    write_parquet(path, anchors)
+
+
+def test_without_liked_items_nothing_is_compared(run_copy: Path) -> None:
+    without(run_copy, "future_positives")
+    result = analyse_filter(run_copy, load_config(file=run_copy / "config.toml"), ["conrec"])
+    one = result["methods"]["conrec"]
+    assert one["equal"] == []
+    assert one["curve"] == []
+    assert one["calibrated"][0]["test"]["segments"]["all"]["false_filter_rate"] is None
+    assert one["calibrated"][0]["test"]["segments"]["all"]["caught"] is not None
+    assert all(len(row) == len(listing.columns) for listing in analysis_listings(result) for row in listing.rows)
+
+
+def test_without_candidates_nothing_remains(run_copy: Path) -> None:
+    without(run_copy, "candidates")
+    result = analyse_filter(run_copy, load_config(file=run_copy / "config.toml"), ["conrec"])
+    assert result["before"]["diversity"] is None
+    assert result["before"]["items_shown"] == 0
+    main = result["methods"]["conrec"]["equal"][2]
+    assert main["caught"] is not None
+    assert main["test"]["segments"]["all"]["filtering_rate"] is None
+    assert all(len(row) == len(listing.columns) for listing in analysis_listings(result) for row in listing.rows)
+
+
+def test_without_test_anchors(run_copy: Path) -> None:
+    path = run_copy / "data" / "anchors.parquet"
+    anchors = read_parquet(path, ANCHORS)
+    write_parquet(path, anchors.filter(pa.array([one != "test" for one in anchors["split"].to_pylist()])))
+    with pytest.raises(ArtefactError, match="no test anchors"):
+        analyse_filter(run_copy, load_config(file=run_copy / "config.toml"), ["conrec"])
+
+
+def test_shares_on_resamples_are_those_of_bootstrap_means() -> None:
+    """Two ways to the same: sums by user here, one row an anchor there."""
+    rng = np.random.default_rng(0)
+    users, values = rng.integers(0, 7, 40), rng.integers(0, 2, (40, 2)).astype(np.float64)
+    values[rng.random((40, 2)) < 0.3] = np.nan
+    bootstrap = Bootstrap.over(users, 50, 1)
+    counted = ~np.isnan(values)
+    sums = [
+        np.stack(
+            [np.bincount(bootstrap.user, weights=column, minlength=bootstrap.n_users) for column in table.T], axis=1
+        )
+        for table in (np.nan_to_num(values), counted.astype(np.float64))
+    ]
+    found = resampled_shares(sums[0], sums[1], np.asarray([0, 1]), bootstrap)
+    assert found == pytest.approx(bootstrap.means(values))
+    first, second = bootstrap.figures(values)
+    assert first is not None
+    assert second is not None
+    assert figure(first.value, found[:, 0]) == {
+        "value": round(first.value, 6),
+        "low": round(first.low, 6),
+        "high": round(first.high, 6),
+    }
+
+
+def test_differences_are_paired() -> None:
+    own, other = np.asarray([0.3, 0.5, np.nan, 0.4]), np.asarray([0.1, 0.5, 0.2, 0.1])
+    one = compared(0.4, 0.2, own, other)
+    assert one is not None
+    assert one["difference"] == 0.2
+    assert one["share_above"] == pytest.approx(2.5 / 3, abs=1e-6)
+    assert compared(None, 0.2, own, other) is None
+    assert figure(0.5, np.asarray([np.nan])) == {"value": 0.5, "low": None, "high": None}
+    assert figure(None, own) is None
