@@ -146,11 +146,11 @@ class Page:
         return answer["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 8) -> Any:
-        """Wait until an expression is true, and give its value."""
+        """Wait until an expression is true; objects come back as True."""
         until = time.monotonic() + seconds
         while True:
             try:
-                found = self.value(expression)
+                found = self.value(f"(one => typeof one === 'object' ? Boolean(one) : one)({expression})")
             except RuntimeError as error:  # the page is just being replaced by the next
                 found = None
                 last: object = error

@@ -12,6 +12,7 @@ __all__ = ["MAX_BYTES", "Picture", "is_there", "kind_of", "read_picture"]
 
 MAX_BYTES = 4_000_000
 """Larger files are not shown: a page has dozens."""
+_HEAD = 16
 _SIGNATURES = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -52,14 +53,22 @@ def kind_of(data: bytes) -> str | None:
 
 
 def is_there(image: str | None, folder: Path | None) -> bool:
-    """Whether `read_picture` may find a picture: something is named, no address, and no file that is missing."""
+    """Whether `read_picture` may find a picture, from the first bytes of its file alone.
+
+    Args:
+        image, folder: as for `read_picture`.
+    """
     text = (image or "").strip()
     if not text or "://" in text:
         return False
     if text[:5].lower() == "data:":
         return True
+    path = Path(text) if folder is None else folder / text
     try:
-        return ((folder / text) if folder is not None else Path(text)).is_file()
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with path.open("rb") as handle:
+            return kind_of(handle.read(_HEAD)) is not None
     except (OSError, ValueError):  # a name that is too long, or with a zero byte
         return False
 
