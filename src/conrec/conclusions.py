@@ -10,6 +10,7 @@ from conrec.artefacts import write_json, write_parquet
 from conrec.evaluation.evaluate import evaluate, read_run_data
 from conrec.evaluation.significance import Bootstrap
 from conrec.evaluation.studies import category_groups, code_groups, motivation_study
+from conrec.filtering.analysis.analyse import ANALYSIS, analyse_filter
 from conrec.filtering.calibrating.calibration import calibrate
 from conrec.filtering.calibrating.testing import test_report
 from conrec.filtering.catalogue import FilterCatalogue
@@ -74,6 +75,21 @@ class Conclusions:
                 ("results/filter.json",),
                 self.space.section("evaluation", "prediction", "filter"),
                 lambda: self._filter_report(tuple(filtered)),
+            )
+        )
+        stages.append(
+            Stage(
+                "filter against rules",
+                "results/filter_analysis.manifest.json",
+                (
+                    *DATA_INPUTS,
+                    *ITEM_INPUTS,
+                    "items/embeddings.safetensors",
+                    *(f"predictions/{row}.parquet" for row in filtered),
+                ),
+                (ANALYSIS,),
+                self.space.section("evaluation", "prediction", "filter", "popularity"),
+                lambda: self._filter_analysis(tuple(filtered)),
             )
         )
         stages.append(
@@ -175,6 +191,9 @@ class Conclusions:
     def _filter_report(self, names: tuple[str, ...]) -> None:
         folder = self.space.folder
         test_report(folder, names, read_run_data(folder), FilterCatalogue.load(folder), self.config)
+
+    def _filter_analysis(self, names: tuple[str, ...]) -> None:
+        analyse_filter(self.space.folder, self.config, names)
 
     def _motivation(self) -> None:
         space = self.space
