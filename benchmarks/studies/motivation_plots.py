@@ -8,12 +8,11 @@ Prints the tables in Markdown. Each plot is written twice, for light and for dar
 from __future__ import annotations
 
 import argparse
-import base64
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.drawings import write_drawing
 from benchmarks.studies.motivation import SETS, TARGETS, TOP, VARIANTS
 
 from conrec.artefacts import read_json
@@ -179,23 +178,10 @@ PLOTS: Mapping[str, tuple[Callable[[Results], Callable[[Figure, Palette], None]]
 
 def write_plots(results: Results, folder: Path) -> list[Path]:
     """Two SVG files a plot, ``motivation-NAME-light.svg`` and ``-dark.svg``."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, (painter, height) in PLOTS.items():
-        block = draw(painter(results), height, "", "")
-        for shade, address in (("light", block.light), ("dark", block.dark)):
-            path = folder / f"motivation-{name}-{shade}.svg"
-            svg = base64.b64decode(address.partition(",")[2]).decode()
-            path.write_text(_smaller(svg), encoding="utf-8")
-            written.append(path)
+        written += write_drawing(draw(painter(results), height, "", ""), folder, f"motivation-{name}")
     return written
-
-
-def _smaller(svg: str) -> str:
-    """The same drawing in fewer bytes: coordinates to hundredths of a point, no comments, no indentation."""
-    svg = re.sub(r"\b[1-9]\d*\.\d{3,}", lambda found: f"{float(found[0]):.2f}", svg)
-    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r"\n\s*", "\n", svg)
 
 
 def tables(results: Results) -> str:
