@@ -69,7 +69,7 @@ class StoreMeta(Origin):
 
     Attributes:
         written_at: unix seconds.
-        newest: unix seconds, a whole hour: when its newest set was predicted; each set's age counts from here.
+        newest: unix seconds, a whole hour: no set was predicted later; each set's age counts from here.
         count: number of users.
         slots: predictions that a user has at most.
         version: of the layout.
