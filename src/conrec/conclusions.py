@@ -15,7 +15,7 @@ from conrec.filtering.calibrating.calibration import calibrate
 from conrec.filtering.calibrating.testing import test_report
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.predict_sets import write_predict_sets
-from conrec.filtering.stores.base import VERSION as LAYOUT_VERSION
+from conrec.filtering.stores.base import VERSION as LAYOUT
 from conrec.llm.samples import Choices
 from conrec.pipeline import Stage
 from conrec.predicting.plan import weights_hash
@@ -170,7 +170,7 @@ class Conclusions:
             f"filter/{name}.manifest.json",
             tuple(inputs),
             (f"filter/{name}", f"filter/{name}.json"),
-            {**self.space.section("filter", "prediction", "prompts", "protocol", "popularity"), "store": LAYOUT_VERSION},
+            {**self.space.section("filter", "prediction", "prompts", "protocol", "popularity"), "store": LAYOUT},
             lambda: self._write_store(name),
         )
 
