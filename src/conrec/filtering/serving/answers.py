@@ -174,7 +174,7 @@ def _judged(opened: Opened, question: FilterQuestion) -> Decisions:
     dropped = np.flatnonzero(negative_filter.mask(user_id, items, now=now))
     reason[items < 0] = UNKNOWN_ITEM
     if len(dropped):
-        again = negative_filter.judge(user_id, [item_ids[row] for row in dropped.tolist()], now=now)
+        again = negative_filter.decide_rows([user_id], np.zeros(len(dropped), dtype=np.int64), items[dropped], now=now)
         similarity[dropped], nearest[dropped], reason[dropped] = again.similarity, again.nearest, again.reason
     return Decisions(similarity, nearest, reason)
 

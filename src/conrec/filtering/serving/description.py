@@ -48,6 +48,10 @@ def describe(theirs: dict[str, Any], settings: ServeSettings, token: bool) -> di
         for name, schema in components.get("schemas", {}).items()
         if name not in ("HTTPValidationError", "ValidationError")
     } | _schemas(settings)
+    for operations in theirs["paths"].values():
+        for operation in operations.values():
+            if "requestBody" in operation:
+                operation["responses"] |= problems(400, 413)
     paths = {**_paths(settings), **theirs["paths"]}
     if token:
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}

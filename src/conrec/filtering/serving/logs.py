@@ -10,13 +10,22 @@ import logging
 import time
 import traceback
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
 __all__ = ["EventLog", "frames_of", "take_over_logging"]
 
 FRAMES = 12
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A binary stream."""
+
+    def write(self, content: bytes, /) -> int: ...
+
+    def flush(self) -> None: ...
 
 
 class EventLog:
@@ -29,7 +38,7 @@ class EventLog:
         lost: lines that could not be written.
     """
 
-    def __init__(self, stream: BinaryIO | None) -> None:
+    def __init__(self, stream: Stream | None) -> None:
         self._stream = stream
         self._encoder = msgspec.json.Encoder()
         self.lost = 0

@@ -30,7 +30,7 @@ class Gauge:
 
     name: str
     help: str
-    value: float
+    value: float | int
     labels: tuple[tuple[str, str], ...] = ()
 
 

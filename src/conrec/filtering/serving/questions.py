@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast, runtime_checkable
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -13,6 +13,7 @@ from conrec.filtering.serving.settings import ServeSettings
 __all__ = ["ExplainQuestion", "FilterQuestion", "Questions", "query_value"]
 
 
+@runtime_checkable
 class ExplainQuestion(Protocol):
     """Body of /v1/explain."""
 
@@ -20,6 +21,7 @@ class ExplainQuestion(Protocol):
     item_ids: list[str]
 
 
+@runtime_checkable
 class FilterQuestion(ExplainQuestion, Protocol):
     """Body of /v1/filter; null is the same as left out."""
 
