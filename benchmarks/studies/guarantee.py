@@ -1,7 +1,7 @@
 """Does the guarantee of the filter hold? Random splits of real users, a simulated population, and the later period.
 
     python -m benchmarks.studies.guarantee --run movietweetings=RUN --run board-games=RUN
-        [--models conrec …] [--splits 200] [--out benchmarks/results/guarantee.json]
+        [--models conrec …] [--splits 200] [--draws 400] [--out benchmarks/results/guarantee.json]
     python -m benchmarks.studies.guarantee_plots benchmarks/results/guarantee.json [--images docs/images]
 
 A RUN is a finished run folder; its predictions are read, nothing is trained. For each of them and each model:
@@ -31,7 +31,7 @@ from benchmarks.common.rounding import rounded
 from benchmarks.studies.guarantee_draws import BOUNDS, RULES, named, simulation, tightness
 
 from conrec.arrays import Array
-from conrec.artefacts import write_json
+from conrec.artefacts import read_json, write_json
 from conrec.config import Config, load_config
 from conrec.evaluation.evaluate import RunData, read_run_data
 from conrec.evaluation.significance import Bootstrap
@@ -42,6 +42,7 @@ from conrec.filtering.catalogue import FilterCatalogue
 from conrec.progress import meter
 from conrec.seeds import generator
 
+KNOWN_TRUTH = ("simulation", "tightness")
 MODELS = ("most-disliked", "sasrec", "lc-rec-negatives", "conrec")
 
 
@@ -62,11 +63,13 @@ class Pool:
     users: int
 
 
-def pool(run: Path, model: str, data: RunData, catalogue: FilterCatalogue, size: int, splits: Sequence[str]) -> Pool:
+def pool(
+    run: Path, model: str, data: RunData, catalogue: FilterCatalogue, config: Config, splits: Sequence[str]
+) -> Pool:
     """The pairs of one or several periods."""
     parts: list[list[Array]] = [[], [], [], [], [], []]
     for split in splits:
-        anchors, found = split_similarities(run, model, data, catalogue, size, split)
+        anchors, found = split_similarities(run, model, data, catalogue, config, split)
         for place, pairs in enumerate((found.positives, found.negatives)):
             for part, values in zip(
                 parts[3 * place :], (pairs.similarity, pairs.item, anchors.user[pairs.anchor]), strict=False
@@ -249,13 +252,12 @@ def of_run(run: Path, models: Sequence[str], splits: int, config: Config, seed: 
     segments = segments_of(categories, data.log.before(data.periods.validation), config.filter.segment_users)
     rules = [replace(rule, bound=bound) for rule in RULES for bound in BOUNDS]
     of_users = [rule for rule in rules if rule.rate == "user"]
-    size = config.prediction.predict_set
     there = [model for model in models if (run / "predictions" / f"{model}.parquet").is_file()]
     found: dict[str, Any] = {}
     with meter("models", len(there)) as step:
         for model in there:
             both, *periods = (
-                pool(run, model, data, catalogue, size, one)
+                pool(run, model, data, catalogue, config, one)
                 for one in (("validation", "test"), ("validation",), ("test",))
             )
             found[model] = {
@@ -288,8 +290,24 @@ def _counts(both: Pool, validation: Pool, test: Pool) -> dict[str, Any]:
     }
 
 
-def study(runs: Mapping[str, Path], models: Sequence[str], splits: int, draws: int, seed: int = 0) -> dict[str, Any]:
-    """The whole study."""
+def study(
+    runs: Mapping[str, Path],
+    models: Sequence[str],
+    splits: int,
+    draws: int,
+    seed: int = 0,
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The whole study.
+
+    Args:
+        runs: folders by name.
+        models: rows of them.
+        splits: of users.
+        draws: of calibration users in the simulation; 0: none are made.
+        seed: of splits and draws.
+        before: an earlier result, of which runs that are not given now, and with no draws the simulation, stay.
+    """
     config = load_config()
     rules = [replace(rule, bound=bound) for rule in RULES for bound in BOUNDS]
     return {
@@ -297,12 +315,18 @@ def study(runs: Mapping[str, Path], models: Sequence[str], splits: int, draws: i
         "machine": machine("cpu"),
         "confidence": RULES[1].confidence,
         "pairs_per_user": RULES[2].cap,
-        "simulation": {
-            str(users): {"draws": draws, "rules": simulation(users, draws, rules, seed)} for users in (100, 500)
+        **(_known_truth(rules, draws, seed) if draws else {key: (before or {})[key] for key in KNOWN_TRUTH}),
+        "runs": {
+            **(before or {"runs": {}})["runs"],
+            **{name: of_run(folder, models, splits, config, seed) for name, folder in runs.items()},
         },
-        "tightness": tightness((300, 1500), draws // 2, seed),
-        "runs": {name: of_run(folder, models, splits, config, seed) for name, folder in runs.items()},
     }
+
+
+def _known_truth(rules: Sequence[Rule], draws: int, seed: int) -> dict[str, Any]:
+    """What needs no run."""
+    found = {str(users): {"draws": draws, "rules": simulation(users, draws, rules, seed)} for users in (100, 500)}
+    return dict(zip(KNOWN_TRUTH, (found, tightness((300, 1500), max(1, draws // 2), seed)), strict=True))
 
 
 def main() -> None:
@@ -310,11 +334,12 @@ def main() -> None:
     parser.add_argument("--run", action="append", default=[], metavar="NAME=FOLDER", help="a finished run; repeatable")
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--splits", type=int, default=200)
-    parser.add_argument("--draws", type=int, default=400, help="of calibration users in the simulation")
+    parser.add_argument("--draws", type=int, default=400, help="of calibration users; 0: the simulation of --out stays")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/guarantee.json"))
     given = parser.parse_args()
     runs = {name: Path(folder) for name, _, folder in (one.partition("=") for one in given.run)}
-    write_json(given.out, rounded(study(runs, given.models, given.splits, given.draws)))
+    before = read_json(given.out) if given.out.is_file() else None
+    write_json(given.out, rounded(study(runs, given.models, given.splits, given.draws, before=before)))
     print(given.out)
 
 

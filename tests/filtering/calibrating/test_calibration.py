@@ -119,6 +119,19 @@ def test_each_category_has_its_own_threshold_and_guarantee(tmp_path: Path) -> No
     assert report["categories"]["far"] == {USER_RATE: 0.0, "false_filter_rate": 0.0, "pairs": 1, "users": 1}
 
 
+def test_predictions_are_weighted_as_the_filter_weighs_them(tmp_path: Path) -> None:
+    """Scores 0 and -1: the second prediction counts exp(-score_weight) as much."""
+    data, catalogue = world(tmp_path, [[2]] * 6 + [[5]] * 4, [0, 2], scores=[0.0, -1.0])
+    plain = calibrate(tmp_path, "conrec", data, catalogue, config_of(0.5))
+    assert plain.keeps_everything, "6 of 10 like item 2, which is predicted"
+    weighted = calibrate(tmp_path, "conrec", data, catalogue, config_of(0.5, score_weight=2.0))
+    # Item 2: exp(-2) as the second prediction, so that its 20 degrees from the first weigh more. Item 5: 50 degrees.
+    assert weighted.threshold == pytest.approx(cosine(20), abs=2e-3)
+    assert calibrate(tmp_path, "conrec", data, catalogue, config_of(0.5, score_weight=0.01)).threshold == pytest.approx(
+        np.exp(-0.01), abs=2e-3
+    )
+
+
 def test_likes_that_are_predicted_themselves_leave_nothing_to_drop(tmp_path: Path) -> None:
     data, catalogue = world(tmp_path, [[0], [0], [0, 5]], [0])
     threshold = calibrate(tmp_path, "conrec", data, catalogue, config_of(0.3))

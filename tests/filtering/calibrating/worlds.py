@@ -37,6 +37,7 @@ def world(
     predicted: list[int],
     categories: list[list[str]] | None = None,
     liked_before: list[tuple[int, int]] | None = None,
+    scores: list[float] | None = None,
 ) -> tuple[RunData, FilterCatalogue]:
     """One anchor a user: as many validation anchors as lists of positives, then three test anchors.
 
@@ -46,6 +47,7 @@ def world(
         predicted: predict set of all anchors.
         categories: of each item.
         liked_before: (user, item) of each like in the training period.
+        scores: of the predictions; None: 0.
     """
     n, count = len(ANGLE), len(validation_positives)
     codes = np.stack([np.arange(n) // 9, np.arange(n) % 9, np.zeros(n)], axis=1).astype(np.int32)
@@ -76,7 +78,8 @@ def world(
         np.ones(len(likes), dtype=np.int32),
     )
     ranking = Ranking(
-        np.asarray([predicted] * (count + 3), dtype=np.int32), np.zeros((count + 3, len(predicted)), dtype=np.float32)
+        np.tile(np.asarray(predicted, dtype=np.int32), (count + 3, 1)),
+        np.tile(np.asarray(scores or [0.0] * len(predicted), dtype=np.float32), (count + 3, 1)),
     )
     write_predictions(run / "predictions" / "conrec.parquet", anchors, ranking, item_ids)
     return RunData(log, anchors, Periods(1, 2, 3)), catalogue

@@ -39,9 +39,7 @@ def calibrate(run_folder: Path, model: str, data: RunData, catalogue: FilterCata
     Raises:
         ArtefactError: the predictions are missing, damaged, or lack a validation anchor.
     """
-    anchors, similarities = split_similarities(
-        run_folder, model, data, catalogue, config.prediction.predict_set, "validation"
-    )
+    anchors, similarities = split_similarities(run_folder, model, data, catalogue, config, "validation")
     rule = Rule.of(config.filter)
     trial = _Trial(similarities, anchors.user[similarities.positives.anchor])
     if config.filter.segments == "category":

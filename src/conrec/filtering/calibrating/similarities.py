@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from conrec.arrays import Array, Ragged
+from conrec.config import Config
 from conrec.evaluation.evaluate import RunData
 from conrec.evaluation.predictions import read_predictions
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.item_table import max_similarity
+from conrec.filtering.policy import Policy
 from conrec.logs.anchors import Anchors
 
 __all__ = ["AnchorSimilarities", "Pairs", "anchor_similarities", "split_similarities"]
@@ -56,13 +58,16 @@ class AnchorSimilarities:
     negatives: Pairs
 
 
-def anchor_similarities(catalogue: FilterCatalogue, predicted: Array, anchors: Anchors) -> AnchorSimilarities:
+def anchor_similarities(
+    catalogue: FilterCatalogue, predicted: Array, anchors: Anchors, weights: Array | None = None
+) -> AnchorSimilarities:
     """Similarities of all pairs of some anchors.
 
     Args:
         catalogue: items and rebuilt embeddings.
         predicted: int32 [anchors, K], predict set of each anchor, -1 for none.
         anchors: with candidates, future positives and future negatives.
+        weights: float64 [anchors, K], of each predicted item; None: 1.
     """
     row, place = np.nonzero(anchors.candidates >= 0)
     parts = []
@@ -71,22 +76,24 @@ def anchor_similarities(catalogue: FilterCatalogue, predicted: Array, anchors: A
         _pairs(anchors.future_positives),
         _pairs(anchors.future_negatives),
     ):
-        similarity, _ = max_similarity(catalogue.table, predicted, anchor, items)
+        similarity, _ = max_similarity(catalogue.table, predicted, anchor, items, weights)
         parts.append(Pairs(similarity, anchor, items).where(~np.isnan(similarity)))
     return AnchorSimilarities(*parts)
 
 
 def split_similarities(
-    run_folder: Path, model: str, data: RunData, catalogue: FilterCatalogue, predict_set: int, split: str
+    run_folder: Path, model: str, data: RunData, catalogue: FilterCatalogue, config: Config, split: str
 ) -> tuple[Anchors, AnchorSimilarities]:
     """The anchors of a split, and their similarities to the first items of a model's predictions.
+
+    Predictions are weighted by their scores as the filter weighs them; they are fresh, so that none has aged.
 
     Args:
         run_folder: the run, with ``predictions/MODEL.parquet``.
         model: name of the row.
         data: log and anchors of the run.
         catalogue: its items.
-        predict_set: size of the predict set.
+        config: for ``prediction.predict_set`` and ``filter.score_weight``.
         split: "validation" or "test".
 
     Raises:
@@ -95,7 +102,9 @@ def split_similarities(
     anchors = data.anchors.of_split(split)
     path = run_folder / "predictions" / f"{model}.parquet"
     ranking = read_predictions(path, anchors, data.log.item_ids, data.anchors.anchor_id)
-    return anchors, anchor_similarities(catalogue, ranking.item[:, :predict_set], anchors)
+    first = slice(config.prediction.predict_set)
+    weights = Policy(score_weight=config.filter.score_weight).weights(ranking.score[:, first], anchors.timestamp)
+    return anchors, anchor_similarities(catalogue, ranking.item[:, first], anchors, weights)
 
 
 def _pairs(rows: Ragged) -> tuple[Array, Array]:

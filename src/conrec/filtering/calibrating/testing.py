@@ -38,7 +38,7 @@ def report_on_test(
         model: name of the row.
         data: log and anchors of the run.
         catalogue: its items.
-        config: for ``prediction.predict_set``, ``evaluation.bootstraps`` and ``run.seed``.
+        config: for ``prediction.predict_set``, ``filter.score_weight``, ``evaluation.bootstraps`` and ``run.seed``.
 
     Returns:
         ``{"threshold", "by_category", "bound", "rate", "guarantee"}`` as in the threshold's own file, and ``{FIGURE:
@@ -51,9 +51,7 @@ def report_on_test(
         ArtefactError: a file is missing, damaged or of another SID table.
     """
     threshold = read_threshold(run_folder, model, catalogue.sid_hash)
-    anchors, similarities = split_similarities(
-        run_folder, model, data, catalogue, config.prediction.predict_set, "test"
-    )
+    anchors, similarities = split_similarities(run_folder, model, data, catalogue, config, "test")
     categories: Sequence[Sequence[str]] = (
         catalogue.details.categories if threshold.by_category else [()] * len(catalogue)
     )
