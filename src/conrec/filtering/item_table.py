@@ -30,6 +30,7 @@ from conrec.arrays import Array
 from conrec.artefacts import map_tensors, read_tensor_metadata, write_tensors
 from conrec.errors import ArtefactError
 from conrec.filtering import kernels
+from conrec.filtering.pair_kernel import nearest_of_pairs
 
 __all__ = ["SCALE", "ItemTable", "max_similarity"]
 
@@ -198,6 +199,8 @@ def max_similarity(
         The similarity (NaN where the pair has no candidate, no set or an empty one) and the item of the predict set
         that is nearest (int32), -1 where there is none; ties go to the better rank.
     """
+    if kernels.COMPILED and predicted.size:
+        return nearest_of_pairs(table, predicted, sets, items, weights)
     similarity = np.full(len(items), np.nan, dtype=np.float32)
     nearest = np.full(len(items), -1, dtype=np.int32)
     known = np.flatnonzero((sets >= 0) & (items >= 0))
