@@ -9,6 +9,7 @@ import pytest
 from conrec.config import Config, DataConfig
 from conrec.logs.prepare import Prepared, prepare, read_prepared
 from conrec.logs.sources import Loaded, load
+from tests.finished_run import write_run
 
 CACHE = Path(__file__).parents[1] / ".cache" / "conrec"
 
@@ -31,3 +32,9 @@ def prepared_folder(ml100k: Loaded, tmp_path_factory: pytest.TempPathFactory) ->
 def prepared_ml100k(prepared_folder: Path) -> Prepared:
     """MovieLens-100K with anchors, candidates and Swing."""
     return read_prepared(prepared_folder)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of sixty users whose models' answers are invented; tests that change it work on a copy."""
+    return write_run(tmp_path_factory.mktemp("finished") / "run")

@@ -89,13 +89,16 @@ def _equal(found: Mapping[str, Any]) -> Table:
             if below is None
             else Cell(number(below["caught"]), f"at {number(below['false_filter_rate'])}")
         )
+        cells.append(figure_cell(method["within"]))
         rows.append(tuple(cells))
     counts = found["segments"]["all"]
     caption = (
         f"Share of {integer(counts['negatives'])} disliked items caught when the same share of "
         f"{integer(counts['positives'])} liked ones is lost; {integer(found['anchors'])} test anchors, 95 % intervals "
         f"from {integer(found['resamples'])} bootstrap resamples of users. Between two rates that a rule can reach, "
-        "the items at the next score are dropped by lot. The last column says what it reaches without lots."
+        "the items at the next score are dropped by lot. The last column but one says what it reaches without lots, "
+        "the last one how often a disliked item has a higher score than a liked one of the same window: 0.5 is chance, "
+        "or a rule that tells users apart and not items."
     )
     main_rate = f"{found['main']:.0%}"
     columns = (
@@ -103,6 +106,7 @@ def _equal(found: Mapping[str, Any]) -> Table:
         *(f"{rate:.0%} lost" for rate in found["rates"]),
         f"Less {found['reference'] or 'nothing'}\nat {main_rate}, paired",
         f"Without lots\nat most {main_rate}",
+        "Of one user\ndisliked above liked",
     )
     return Table(caption, columns, tuple(rows))
 

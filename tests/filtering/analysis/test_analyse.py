@@ -29,14 +29,14 @@ from tests.filtering.analysis.small_world import plain_caught
 
 
 @pytest.fixture(scope="module")
-def found(analysed_run: Path) -> dict[str, Any]:
-    result: dict[str, Any] = read_json(analysed_run / ANALYSIS)
+def found(finished_run: Path) -> dict[str, Any]:
+    result: dict[str, Any] = read_json(finished_run / ANALYSIS)
     return result
 
 
 @pytest.fixture
-def run_copy(analysed_run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(analysed_run, tmp_path / "run"))
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 def similarities(run: Path, model: str, kind: str) -> list[float]:
@@ -55,8 +55,8 @@ def similarities(run: Path, model: str, kind: str) -> list[float]:
     return found
 
 
-def test_equal_rates_are_what_a_plain_recomputation_gives(analysed_run: Path, found: dict[str, Any]) -> None:
-    positives, negatives = (similarities(analysed_run, "conrec", kind) for kind in ("positives", "negatives"))
+def test_equal_rates_are_what_a_plain_recomputation_gives(finished_run: Path, found: dict[str, Any]) -> None:
+    positives, negatives = (similarities(finished_run, "conrec", kind) for kind in ("positives", "negatives"))
     assert len(positives) == found["segments"]["all"]["positives"]
     assert len(negatives) == found["segments"]["all"]["negatives"]
     for rate, one in zip(RATES, found["methods"]["conrec"]["equal"], strict=True):
@@ -67,10 +67,10 @@ def test_equal_rates_are_what_a_plain_recomputation_gives(analysed_run: Path, fo
         assert lost == pytest.approx(rate, abs=0.03)  # the lots were drawn
 
 
-def test_the_threshold_of_the_run_is_among_those_calibrated(analysed_run: Path, found: dict[str, Any]) -> None:
+def test_the_threshold_of_the_run_is_among_those_calibrated(finished_run: Path, found: dict[str, Any]) -> None:
     """The same rule on the same validation pairs: the analysis says of a bound what the filter would do."""
-    chosen = {one.bound: one for one in read_threshold(analysed_run, "conrec").choices}
-    report = read_json(analysed_run / "results" / "filter.json")["conrec"]
+    chosen = {one.bound: one for one in read_threshold(finished_run, "conrec").choices}
+    report = read_json(finished_run / "results" / "filter.json")["conrec"]
     for one in found["methods"]["conrec"]["calibrated"]:
         choice = chosen[one["bound"]]
         assert one["threshold"] == choice.threshold
@@ -196,6 +196,7 @@ def test_without_liked_items_nothing_is_compared(run_copy: Path) -> None:
     result = analyse_filter(run_copy, load_config(file=run_copy / "config.toml"), ["conrec"])
     one = result["methods"]["conrec"]
     assert one["equal"] == []
+    assert one["within"] is None
     assert one["curve"] == []
     assert one["calibrated"][0]["test"]["segments"]["all"]["false_filter_rate"] is None
     assert one["calibrated"][0]["test"]["segments"]["all"]["caught"] is not None
@@ -255,3 +256,24 @@ def test_differences_are_paired() -> None:
     assert compared(None, 0.2, own, other) is None
     assert figure(0.5, np.asarray([np.nan])) == {"value": 0.5, "low": None, "high": None}
     assert figure(None, own) is None
+
+
+def test_within_an_anchor_disliked_items_stand_above_liked_ones_or_not(
+    finished_run: Path, found: dict[str, Any]
+) -> None:
+    """A loop over all pairs of items; who looks at the user alone gets a half."""
+    anchors = read_run_data(finished_run).anchors.of_split("test")
+    lengths = {kind: getattr(anchors, f"future_{kind}").lengths.tolist() for kind in ("positives", "negatives")}
+    scores = {kind: iter(similarities(finished_run, "conrec", kind)) for kind in lengths}
+    shares = []
+    for row in range(len(anchors)):
+        up, down = ([next(scores[kind]) for _ in range(lengths[kind][row])] for kind in ("positives", "negatives"))
+        wins = [1.0 if one > other else 0.5 if one == other else 0.0 for one in down for other in up]
+        shares += [sum(wins) / len(wins)] if wins else []
+    within = found["methods"]["conrec"]["within"]
+    assert within["value"] == pytest.approx(np.mean(shares), abs=1e-6)
+    assert within["anchors"] == len(shares)
+    assert within["less_reference"] is None
+    grumblers = found["methods"]["who dislikes much"]["within"]
+    assert (grumblers["value"], grumblers["low"], grumblers["high"]) == (0.5, 0.5, 0.5)
+    assert grumblers["less_reference"]["difference"] == pytest.approx(0.5 - within["value"], abs=1e-5)

@@ -30,12 +30,13 @@ from conrec.filtering.analysis.remains import Candidates
 from conrec.filtering.analysis.rules import uniform
 from conrec.filtering.analysis.segments import Categories
 from conrec.filtering.analysis.trading import AtRate, Reachable, Split, dropped
+from conrec.filtering.analysis.within import within_anchors
 from conrec.filtering.calibrating.control import Liked, Rule, smallest_threshold
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.progress import meter
 from conrec.rows import REFERENCE
 
-__all__ = ["ANALYSIS", "MAIN", "RATES", "analyse_filter"]
+__all__ = ["ANALYSIS", "MAIN", "RATES", "analyse_filter", "analysis_of"]
 
 ANALYSIS = "results/filter_analysis.json"
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -49,7 +50,16 @@ _GRID = np.unique(np.concatenate([np.linspace(0, 0.25, 101), np.linspace(0.25, 1
 def analyse_filter(
     run_folder: Path, config: Config, models: Sequence[str] | None = None, attributes: Sequence[str] = (SHOP,)
 ) -> dict[str, Any]:
-    """Compare filters on the test anchors of a run, and write ``RUN/results/filter_analysis.json``.
+    """`analysis_of` a run, also written to ``RUN/results/filter_analysis.json``."""
+    found = analysis_of(run_folder, config, models, attributes)
+    write_json(run_folder / ANALYSIS, found)
+    return found
+
+
+def analysis_of(
+    run_folder: Path, config: Config, models: Sequence[str] | None = None, attributes: Sequence[str] = (SHOP,)
+) -> dict[str, Any]:
+    """Compare filters on the test anchors of a run.
 
     Args:
         run_folder: the run.
@@ -76,9 +86,7 @@ def analyse_filter(
     chosen = config.filter.models if models is None else models
     methods = methods_of(run_folder, chosen, rules, data, catalogue, config, validation, test)
     analysis = _Analysis(run_folder, config, data, catalogue, validation, test, methods)
-    found = {**analysis.result(), "missing": missing}
-    write_json(run_folder / ANALYSIS, found)
-    return found
+    return {**analysis.result(), "missing": missing}
 
 
 class _Analysis:
@@ -120,6 +128,7 @@ class _Analysis:
         drafts = {one.name: self._draft(one, splits[one.name]) for one in self.methods}
         before, *outcomes = self.outcomes.figures()
         left = iter(outcomes)
+        within = self._within()
         methods: dict[str, Any] = {}
         for method in self.methods:
             calibrated, equal = drafts[method.name]
@@ -129,6 +138,7 @@ class _Analysis:
                 "says": method.says,
                 "floor": method.floor,
                 "known": self._known(method),
+                "within": within[method.name],
                 "curve": _thinned(split.reachable()),
                 "calibrated": [{**one, "test": next(left)} for one in calibrated],
                 "equal": [
@@ -161,6 +171,24 @@ class _Analysis:
             "before": before["remains"],
             "methods": methods,
         }
+
+    def _within(self) -> dict[str, dict[str, Any] | None]:
+        """How well each method tells the items of one anchor apart, mean over anchors, and less the reference."""
+        names = [one.name for one in self.methods]
+        values = within_anchors([one.test for one in self.methods], self.test.pairs)
+        resampled = self.bootstrap.means(values)
+        counted = values[~np.isnan(values).any(axis=1)]
+        means = dict(zip(names, counted.mean(axis=0).tolist(), strict=True)) if len(counted) else {}
+        of = {name: resampled[:, place] for place, name in enumerate(names)}
+        found = {}
+        for name in names:
+            one = figure(means.get(name), of[name], anchors=len(counted))
+            if one is not None:
+                paired = self.reference is not None and name != self.reference
+                other = self.reference or name
+                one["less_reference"] = compared(means[name], means[other], of[name], of[other]) if paired else None
+            found[name] = one
+        return found
 
     def _validation_counts(self) -> dict[str, int]:
         pairs = self.validation.pairs

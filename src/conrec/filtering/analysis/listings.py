@@ -41,21 +41,23 @@ def _equal(found: Mapping[str, Any]) -> Listing:
         difference = main["less_reference"] if main is not None else None
         interval = _interval(main["caught"]) if main is not None else "–"
         below = f"{main['below']['false_filter_rate']:.2%}" if main is not None else "–"
-        rows.append((name, *cells, interval, _signed(difference), below))
+        rows.append((name, *cells, interval, _signed(difference), below, _value(method["within"])))
     rates = [f"{rate:.0%}" for rate in found["rates"]]
     main_rate = f"{found['main']:.0%}"
     note = (
         f"Share of {found['segments']['all']['negatives']:,} disliked items caught when as many of "
         f"{found['segments']['all']['positives']:,} liked ones are lost; {found['anchors']:,} test anchors of "
         f"{found['users']:,} users; 95 % intervals from {found['resamples']:,} resamples of users. * The rule does not "
-        "reach this rate: the rest is dropped at random."
+        "reach this rate: the rest is dropped at random. Of one user: how often a disliked item has a higher score "
+        "than a liked one of the same window; 0.5 is chance, or a rule that looks at the user alone."
     )
     columns = (
         "method",
         *rates,
         f"95 % at {main_rate}",
         f"less {found['reference'] or 'nothing'} at {main_rate}",
-        f"reached without lots, at most {main_rate}",
+        f"without lots, at most {main_rate}",
+        "of one user",
     )
     return Listing("Dislikes caught at equal false-filter rates", columns, tuple(rows), note)
 

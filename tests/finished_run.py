@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from conrec.arrays import Array, Ragged
 from conrec.artefacts import read_parquet, write_json, write_parquet, write_parquet_parts, write_tensors, write_text
@@ -203,9 +202,3 @@ def _write_curves(run: Path, rng: np.random.Generator) -> None:
         }
         write_json(run / "models" / model / "curve.json", series)
         write_json(run / "models" / model / "notes.json", {"samples": 1280, "augmented": 3, "validation_samples": 461})
-
-
-@pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete run; tests that change it work on a copy."""
-    return write_run(tmp_path_factory.mktemp("report") / "run")
