@@ -61,3 +61,23 @@ def test_no_pairs_and_no_predictions() -> None:
             similarity, nearest = max_similarity(table, predicted, np.asarray([0, 1]), np.asarray([2, -1], np.int32))
             assert np.isnan(similarity).all()
             assert nearest.tolist() == [-1, -1]
+
+
+def test_a_system_that_keeps_nothing_compiles_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As numba has it where neither the package's folder nor a home can be written."""
+    asked: list[bool] = []
+
+    def njit(cache=False, **_):
+        asked.append(cache)
+
+        def compiled(function):
+            if cache:
+                raise RuntimeError("cannot cache function: no locator available for file")
+            return function
+
+        return compiled
+
+    monkeypatch.setattr(kernels, "njit", njit, raising=False)
+    monkeypatch.setattr(kernels, "COMPILED", True)
+    assert kernels._compiled(len) is len
+    assert asked == [True, False]

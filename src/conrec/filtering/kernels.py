@@ -56,15 +56,23 @@ def dropped(table: ItemTable, items: Array, members: Array, weights: Array, thre
 def warm(table: ItemTable) -> None:
     """Compile before the first request, which takes seconds where nothing is cached."""
     if COMPILED and len(table):
+        from conrec.filtering.pair_kernel import nearest_of_pairs  # noqa: PLC0415  (it needs this module)
+
         one = np.zeros(1, dtype=np.int32)
         dropped(table, one, one, np.ones(1), np.zeros(1, dtype=np.float32))
+        nearest_of_pairs(table, one[:, None], one, one, None)
 
 
 def _compiled(function: Any) -> Any:
     # contract: a product and a sum may become one instruction; the screens have room for that, the full rows are whole
     # numbers. nnan: no row holds NaN.
     plain = inspect.unwrap(function)  # without the checks of types that tests wrap around every function
-    return njit(nogil=True, cache=True, fastmath={"contract", "nnan"})(plain) if COMPILED else plain
+    if not COMPILED:
+        return plain
+    try:
+        return njit(nogil=True, cache=True, fastmath={"contract", "nnan"})(plain)
+    except RuntimeError:  # nowhere to keep what was compiled: a read-only system without a home
+        return njit(nogil=True, fastmath={"contract", "nnan"})(plain)
 
 
 @_compiled
