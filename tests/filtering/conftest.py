@@ -26,23 +26,23 @@ def threshold_of(model: str, value: float | None, sid_hash: str) -> Threshold:
     return Threshold(model, value, 0.05, "as given", 3, 2, 10, 0, 10, 5, sid_hash, ())
 
 
+def build_circle_run(run: Path, threshold: float | None) -> Path:
+    """A run with the model "conrec": ann -> i0, bob -> i4 and 7, "42" -> i2, x… -> i3, empty -> nothing."""
+    codes = np.asarray([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0]], dtype=np.int32)
+    resolved = codes.copy()
+    resolved[5] = [1, 1, 3]
+    write_semantic_ids(run / "items" / "semantic_ids.parquet", ITEMS, SemanticIds(codes, resolved, 4))
+    rebuilt = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)
+    write_tensors(run / "items" / "rebuilt.safetensors", {"rebuilt": rebuilt})
+    catalogue = FilterCatalogue.load(run)
+    items = np.asarray([[0, -1], [4, 5], [2, -1], [3, -1], [-1, -1]], dtype=np.int32)
+    scores = np.where(items >= 0, np.float32(1), np.float32(-np.inf))
+    write_predict_sets(run, "conrec", USERS, Ranking(items, scores), catalogue, written_at=1)
+    write_threshold(run, threshold_of("conrec", threshold, catalogue.sid_hash))
+    return run
+
+
 @pytest.fixture
 def circle_run(tmp_path: Path) -> Callable[[float | None], Path]:
-    """Builds a run with the model "conrec": ann -> i0, bob -> i4 and 7, "42" -> i2, x… -> i3, empty -> nothing."""
-
-    def build(threshold: float | None) -> Path:
-        run = tmp_path / "run"
-        codes = np.asarray([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0]], dtype=np.int32)
-        resolved = codes.copy()
-        resolved[5] = [1, 1, 3]
-        write_semantic_ids(run / "items" / "semantic_ids.parquet", ITEMS, SemanticIds(codes, resolved, 4))
-        rebuilt = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)
-        write_tensors(run / "items" / "rebuilt.safetensors", {"rebuilt": rebuilt})
-        catalogue = FilterCatalogue.load(run)
-        items = np.asarray([[0, -1], [4, 5], [2, -1], [3, -1], [-1, -1]], dtype=np.int32)
-        scores = np.where(items >= 0, np.float32(1), np.float32(-np.inf))
-        write_predict_sets(run, "conrec", USERS, Ranking(items, scores), catalogue, written_at=1)
-        write_threshold(run, threshold_of("conrec", threshold, catalogue.sid_hash))
-        return run
-
-    return build
+    """Builds the run of `build_circle_run` with a threshold."""
+    return lambda threshold: build_circle_run(tmp_path / "run", threshold)

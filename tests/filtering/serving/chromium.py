@@ -80,7 +80,7 @@ class Browser:
         data = json.dumps(message).encode() + b"\0"
         while data:
             data = data[os.write(self._out, data) :]
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             answer = self._read(until - time.monotonic())
             if answer.get("id") != self._number:
@@ -145,7 +145,7 @@ class Page:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails'].get('exception', {}).get('description')}")
         return answer["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 8) -> Any:
+    def wait(self, expression: str, seconds: float = 20) -> Any:
         """Wait until an expression is true; objects come back as True."""
         until = time.monotonic() + seconds
         while True:

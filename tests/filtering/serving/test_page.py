@@ -8,6 +8,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from conrec.filtering.stores.base import StoreUnavailableError
+from tests.filtering.conftest import build_circle_run
 from tests.filtering.serving.chromium import Browser, Page, chromium
 from tests.filtering.serving.page_world import HOSTILE, TITLES, Site, add_calibration, add_data, serving
 
@@ -29,10 +31,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield opened
 
 
-@pytest.fixture
-def site(circle_run: Callable[[float | None], Path]) -> Iterator[Site]:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The service over a run with everything."""
-    run = circle_run(0.9)
+    run = build_circle_run(tmp_path_factory.mktemp("site") / "run", 0.9)
     add_data(run)
     add_calibration(run)
     with serving(run) as started:
@@ -243,7 +245,7 @@ def test_the_token_is_asked_for_and_kept_in_the_tab(
         assert page.value("Object.values(sessionStorage)") == ["a-token-for-this-test"]
         assert page.value("localStorage.length") == 0
         page.value("location.reload()")
-        page.wait(f"performance.now() < 5000 && {ALL}")
+        page.wait(f"performance.now() < 20000 && {ALL}")
         assert all("a-token" not in one for one in page.requests())
 
 
@@ -311,3 +313,39 @@ def test_all_is_reached_with_the_tab_key(browser: Browser, site: Site) -> None:
     assert page.value("document.activeElement.id") == "candidates-title"
     assert page.value("location.hash") == "#user=ann"
     is_clean(page, site)
+
+
+def test_a_store_that_cannot_be_reached_keeps_everything_and_says_so(
+    browser: Browser, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("the store does not answer")
+
+    store = type(site.service.live.current.filter.store)
+    for name in ("get", "get_many"):
+        monkeypatch.setattr(store, name, gone)
+    page = browser.page()
+    page.go(f"{site.address}/#user=ann", ALL)
+    assert dropped_of(page) == set()
+    assert "the store cannot be reached now" in page.text("#candidates .why")
+    assert "cannot be reached" in page.text("#notice")
+    assert page.texts("#disliked .title") == [SHOWN["i2"], SHOWN["i1"]]
+
+
+def test_a_floor_keeps_what_the_slider_alone_would_drop(
+    browser: Browser, circle_run: Callable[[float | None], Path]
+) -> None:
+    run = circle_run(0.9)
+    add_data(run)
+    (run / "config.toml").write_text("[filter]\nkeep_at_least = 5\n")
+    with serving(run) as site:
+        page = browser.page()
+        page.go(f"{site.address}/#user=ann", ALL)
+        assert dropped_of(page) == titles(site.dropped("ann", list(TITLES))) == titles({"i0"})
+        assert "kept: too few would remain" in page.text("#candidates .card:nth-child(2) .why")
+        assert "at least 5 candidates are kept" in page.text("#threshold-note")
+        page.value("document.getElementById('threshold').focus()")
+        page.press("Home")
+        page.wait("document.querySelectorAll('#candidates .card.gone').length === 1")  # as the service says
+        assert dropped_of(page) == titles({"i0"})
+        is_clean(page, site)

@@ -288,7 +288,8 @@ def test_what_is_no_picture_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert is_there(inline, None)
     for name in (
         None, "", " ", "text.png", "large.png", "empty.png", "secret.png", "pipe.png", "missing.png", ".", "a\0b",
-        "x" * 5000,         "http://127.0.0.1/x.png", "https://pictures.invalid/x.png", "file:///etc/passwd", "ftp://x/y", "/etc/passwd",
+        "x" * 5000, "http://127.0.0.1/x.png", "https://pictures.invalid/x.png", "file:///etc/passwd", "ftp://x/y",
+        "/etc/passwd",
         "data:image/svg+xml,<svg onload='alert(1)'/>", "data:image/png;base64,???", "data:",
     ):  # fmt: skip
         assert read_picture(name, tmp_path) is None, name

@@ -14,6 +14,7 @@ export class Candidate {
     this.label = label;
     this.rank = rank;
     this.dropped = false;
+    this.said = null;
     this.pill = el("span", { class: "pill" });
     this.why = el("p", { class: "why" });
     this.fill = el("span", { class: "fill" });
@@ -35,6 +36,9 @@ export class Candidate {
   /** Say whether it is dropped at a threshold (null: its category's). `otherwise`: why it is kept although it lies above it. */
   mark(dropped, threshold, otherwise) {
     this.dropped = dropped;
+    const said = `${dropped} ${dropped ? threshold : ""} ${otherwise}`;
+    if (said === this.said) return; // of a thousand candidates the slider changes few
+    this.said = said;
     this.element.classList.toggle("gone", dropped);
     this.pill.textContent = dropped ? "Dropped" : "Kept";
     this.why.replaceChildren(...this.#reason(threshold, otherwise));
@@ -115,15 +119,15 @@ export function showDrops(chips, candidates) {
   }
 }
 
-/** One side of the history. */
-export function showSide(side, total, events, more) {
+/** One side of the history; `most`: so many events can be had. */
+export function showSide(side, total, events, most, more) {
   byId(`${side}-title`).textContent = `${side === "liked" ? "Liked" : "Disliked"} (${count(total)})`;
   byId(side).replaceChildren(
     ...events.map((one) => el("li", {}, picture(one), el("div", { class: "body" }, heading(one), el("p", { class: "quiet small" }, when(one.timestamp))))),
   );
   if (!events.length) byId(side).append(el("li", { class: "quiet none" }, side === "liked" ? "Nothing liked in the log." : "Nothing disliked in the log."));
   const button = byId(`more-${side}`);
-  button.hidden = events.length >= total;
+  button.hidden = events.length >= Math.min(total, most);
   button.textContent = `Show more of ${several(total, "event", "events")}`;
   button.onclick = more;
 }

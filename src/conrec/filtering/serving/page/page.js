@@ -6,13 +6,15 @@ import { Dial } from "./dial.js";
 import { byId, count, el, several, share, when } from "./parts.js";
 import { events, UserChooser } from "./users.js";
 
-const HISTORY = 8;
+const HISTORY = 8; // events of either side to begin with
+const LONGEST = 500; // and at most
 const SHARED_ITEMS = 50; // pasted IDs that the address carries
 
 const state = { user: "", threshold: null, source: "", search: "", pasted: [] };
 let facts = null; // what the service says of itself
 let candidates = [];
-let chips = new Map();
+let predicted = []; // the predict set, best first
+let chips = new Map(); // what stands at each prediction, by item ID
 let confirmed = null; // what the service itself drops at a threshold that was chosen here
 let turn = new AbortController(); // ends the questions of the user before
 let list = new AbortController(); // and of the list before
@@ -97,7 +99,11 @@ async function settle() {
   try {
     const body = { user_id: state.user, item_ids: candidates.map((one) => one.card.item_id), threshold };
     const answer = await ask("v1/filter", { body, signal: asking.signal });
-    confirmed = { threshold, dropped: new Set(answer.dropped.map((one) => one.item_id)) };
+    confirmed = {
+      threshold,
+      dropped: new Set(answer.dropped.map((one) => one.item_id)),
+      spared: new Map(answer.spared.map((one) => [one.item_id, one.reason])),
+    };
     mark();
   } catch (error) {
     failed(error);
@@ -112,7 +118,7 @@ function fate(one) {
   const above = Math.fround(value) > Math.fround(state.threshold); // the filter compares in 32 bits
   if (!above || confirmed?.threshold !== state.threshold) return [above, ""];
   const there = confirmed.dropped.has(one.card.item_id);
-  return [there, there ? "" : "kept by another rule of the filter"];
+  return [there, there ? "" : (confirmed.spared.get(one.card.item_id) ?? "kept by the service")];
 }
 
 function mark() {
@@ -159,7 +165,7 @@ async function readFacts() {
   byId("statement").textContent = facts.statement;
   byId("promise").hidden = !facts.statement;
   byId("rates-words").textContent = facts.curve.length
-    ? `On validation data: false filters are the share of ${facts.rate === "user" ? "a user’s likes, averaged over users," : "all likes"} that is dropped.`
+    ? `On validation data; false filters: the share of ${facts.rate === "user" ? "a user’s likes that is dropped, on average" : "all likes that is dropped"}.`
     : "";
   dial.setCalibration(facts);
   byId("threshold-note").textContent = facts.note;
@@ -177,7 +183,8 @@ const chooser = new UserChooser((user) => {
 }, failed);
 
 async function load() {
-  turn.abort();
+  for (const one of [turn, list, asking]) one.abort();
+  byId("notice").hidden = true;
   turn = new AbortController();
   const { signal } = turn;
   chooser.set(state.user);
@@ -185,17 +192,17 @@ async function load() {
   empty();
   if (!state.user) return suggest(signal);
   byId("main").classList.add("chosen");
-  try {
-    const [set] = await Promise.all([predictSet(signal), past(HISTORY, HISTORY, signal), readFacts()]);
-    await loadList(set);
-  } catch (error) {
-    failed(error);
-  }
-  return undefined;
+  // What cannot be had of one of them does not keep the others from being shown.
+  const parts = await Promise.allSettled([predictSet(signal), past(HISTORY, HISTORY, signal), readFacts()]);
+  const wrong = parts.flatMap((one) => (one.status === "rejected" ? [one.reason] : []));
+  wrong.forEach(failed);
+  if (signal.aborted || wrong.some((one) => one.kind === "stopped" || one.kind === "token")) return undefined;
+  return loadList().catch(failed);
 }
 
 function empty() {
   candidates = [];
+  predicted = [];
   chips = new Map();
   confirmed = null;
   for (const id of ["candidates", "set", "disliked", "liked", "person"]) byId(id).replaceChildren();
@@ -223,16 +230,9 @@ async function suggest(signal) {
   }
 }
 
-/** The predict set; null for a user who has none. */
+/** The predict set, or that there is none. */
 async function predictSet(signal) {
-  let answer;
-  try {
-    answer = await ask("v1/predict-set", { query: { user_id: state.user }, signal });
-  } catch (error) {
-    if (error.kind !== "refused") throw error;
-    byId("set-status").textContent = error.message;
-    return null;
-  }
+  const answer = await ask("v1/predict-set", { query: { user_id: state.user }, signal });
   if (!answer.known_user) {
     byId("person").replaceChildren(
       el("p", {}, el("b", {}, "This user has no predict set, so the filter keeps everything. ")),
@@ -240,15 +240,14 @@ async function predictSet(signal) {
     );
     byId("person").hidden = false;
     byId("set-status").textContent = "None for this user.";
-    return null;
+    return;
   }
   const cards = await cardsOf(answer.predictions.map((one) => one.item_id).filter((one) => one !== null), signal);
-  const items = answer.predictions.map((one) => ({ ...cards.get(one.item_id), ...one, title: one.title ?? cards.get(one.item_id)?.title ?? null }));
-  byId("set-status").textContent = items.length
-    ? `${several(items.length, "item", "items")} that the model expects this user to dislike, best first; predicted ${when(answer.predicted_at)}.`
+  predicted = answer.predictions.map((one) => ({ ...cards.get(one.item_id), ...one, title: cards.get(one.item_id)?.title ?? one.title }));
+  byId("set-status").textContent = predicted.length
+    ? `${several(predicted.length, "item", "items")} that the model expects this user to dislike, best first; predicted ${when(answer.predicted_at)}.`
     : "It is empty: the model found nothing that this user may dislike. Everything is kept.";
-  chips = showSet(items);
-  return items;
+  chips = showSet(predicted);
 }
 
 async function past(disliked, liked, signal) {
@@ -257,11 +256,11 @@ async function past(disliked, liked, signal) {
     byId("more-liked").hidden = byId("more-disliked").hidden = true;
     return;
   }
-  const answer = await ask("v1/page/history", { query: { user_id: state.user, limit: Math.max(disliked, liked) }, signal });
+  const answer = await ask("v1/page/history", { query: { user_id: state.user, limit: Math.min(LONGEST, Math.max(disliked, liked)) }, signal });
   byId("past-status").textContent = answer.known ? "" : "The log has no event of this user.";
   const more = (side, shown) => () => past(...(side === "liked" ? [disliked, shown] : [shown, liked]), turn.signal).catch(failed);
-  showSide("disliked", answer.disliked_count, answer.disliked.slice(0, disliked), more("disliked", disliked * 4));
-  showSide("liked", answer.liked_count, answer.liked.slice(0, liked), more("liked", liked * 4));
+  showSide("disliked", answer.disliked_count, answer.disliked.slice(0, disliked), LONGEST, more("disliked", disliked * 4));
+  showSide("liked", answer.liked_count, answer.liked.slice(0, liked), LONGEST, more("liked", liked * 4));
 }
 
 /** Cards by item ID; items that the table does not know have their ID alone. */
@@ -274,7 +273,7 @@ async function cardsOf(items, signal, user) {
 
 // ---- the list of candidates ----
 
-async function loadList(set) {
+async function loadList() {
   list.abort();
   list = new AbortController();
   const { signal } = list;
@@ -290,8 +289,7 @@ async function loadList(set) {
       ask("v1/explain", { body: { user_id: user, item_ids: ids }, signal }),
       cardsOf(ids, signal, user),
     ]);
-    const ranks = new Map((set ?? predicted).map((one, position) => [one.item_id, position + 1]));
-    predicted = set ?? predicted;
+    const ranks = new Map(predicted.map((one, position) => [one.item_id, position + 1]));
     candidates = answer.candidates.map((judged, position) => {
       const card = cards.get(judged.item_id);
       const label = { later: given.items[position].later, past: card.past };
@@ -304,7 +302,6 @@ async function loadList(set) {
   mark();
   if (state.threshold !== null) settle();
 }
-let predicted = [];
 
 /** IDs of the list that is asked for, with words about it. */
 async function candidateIds(signal) {
@@ -335,7 +332,8 @@ function showSource(source) {
 
 function newList() {
   toAddress(false);
-  loadList(null).catch(failed);
+  byId("notice").hidden = true;
+  loadList().catch(failed);
 }
 
 for (const button of document.querySelectorAll("[data-source]"))
