@@ -5,7 +5,8 @@
 
 A run is what `conrec run` made; nothing in it is changed. Runs that are not given stay in the results as they were, so
 that each can be made anew alone. Tables are printed in Markdown. Each plot is written twice, for light and for dark
-pages: ``filter-NAME``, the curves of one run; ``filter-users-NAME``, by kind of user; ``filter-equal``, all runs.
+pages: ``filter-NAME``, the curves of one run; ``filter-users-NAME``, by kind of user; ``filter-equal`` and
+``filter-within``, all runs.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from conrec.report.plots import interval_panels
 
 MODELS = ("most-disliked", "live-popularity", "sasrec", "lc-rec-negatives", "lc-rec-both", "conrec")
 """Rows that are compared, those of them that a run has."""
+WIDE = 0.2
+"""The other bound of the table of calibrated thresholds, beside the main one."""
 TITLES = {"movietweetings": "MovieTweetings", "board-games": "board games", "ml-100k": "MovieLens-100K"}
 RESULTS = Path("benchmarks/results/filter_analysis.json")
 IMAGES = Path("docs/images")
@@ -50,16 +53,21 @@ def analyse(folder: Path, models: Sequence[str] = MODELS) -> dict[str, Any]:
 
 
 def kept(found: Found) -> dict[str, Any]:
-    """What the results keep of an analysis: no curves; users, categories and what remains at the main rate alone."""
+    """What the results keep of an analysis: no curves, two bounds, kinds of users and what remains at the main rate
+    alone, and categories of the reference alone."""
     methods = {}
     for name, method in found["methods"].items():
         calibrated = [
-            {**one, "test": {"segments": {"all": one["test"]["segments"]["all"]}}} for one in method["calibrated"]
+            {**one, "test": {"segments": {"all": one["test"]["segments"]["all"]}}}
+            for one in method["calibrated"]
+            if one["bound"] in (found["main"], WIDE)
         ]
-        equal = [
-            {key: value for key, value in one.items() if key != "test" or one["rate"] == found["main"]}
-            for one in method["equal"]
-        ]
+        equal = []
+        for one in method["equal"]:
+            test = {
+                key: value for key, value in one["test"].items() if key != "categories" or name == found["reference"]
+            }
+            equal.append({**one, "test": test if one["rate"] == found["main"] else None})
         methods[name] = {**method, "curve": [], "calibrated": calibrated, "equal": equal}
     result: dict[str, Any] = rounded({**found, "methods": methods})
     return result
@@ -85,16 +93,17 @@ def write_plots(name: str, found: Found, folder: Path) -> list[Path]:
 
 
 def write_equal(runs: Mapping[str, Found], folder: Path) -> list[Path]:
-    """All runs beside each other, at the rate of tables that show one."""
+    """All runs beside each other: caught at the main rate, and how well the items of one user are told apart."""
     names = list(dict.fromkeys(method for found in runs.values() for method in found["methods"]))
-    panels = {
-        TITLES.get(run, run): {
-            method: one["caught"] for method in found["methods"] if (one := at_main(found, method)) is not None
-        }
-        for run, found in runs.items()
-    }
-    reference = next(iter(runs.values()))["reference"]
-    return write_drawing(interval_panels(panels, names, reference or "", "", ""), folder, "filter-equal")
+    reference = next(iter(runs.values()))["reference"] or ""
+    caught, within = {}, {}
+    for run, found in runs.items():
+        at = {method: at_main(found, method) for method in found["methods"]}
+        caught[TITLES.get(run, run)] = {method: one["caught"] for method, one in at.items() if one and one["caught"]}
+        within[TITLES.get(run, run)] = {name: one["within"] for name, one in found["methods"].items() if one["within"]}
+    equal = write_drawing(interval_panels(caught, names, reference, "", ""), folder, "filter-equal")
+    apart = interval_panels(within, names, reference, "", "", {"chance, or the user alone": 0.5})
+    return [*equal, *write_drawing(apart, folder, "filter-within")]
 
 
 def tables(name: str, found: Found) -> str:
@@ -142,13 +151,12 @@ def tables(name: str, found: Found) -> str:
         parts.append(f"| {method} | {' | '.join(cells)} |")
     parts += [
         "",
-        f"| method, bound {main} and 20% | threshold | filtered | a user's likes lost | likes lost | caught |",
+        f"| method, bound {main} and {WIDE:.0%} | threshold | filtered | a user's likes lost | likes lost | caught |",
     ]
     parts.append("|---" * 6 + "|")
     for method, one in found["methods"].items():
         for each in one["calibrated"]:
-            if each["bound"] in (found["main"], 0.2):
-                parts.append(f"| {method}, {each['bound']:.0%} | {_calibrated(each)} |")
+            parts.append(f"| {method}, {each['bound']:.0%} | {_calibrated(each)} |")
     return "\n".join(parts)
 
 

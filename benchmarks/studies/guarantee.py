@@ -10,7 +10,7 @@ A RUN is a finished run folder; its predictions are read, nothing is trained. Fo
   at random, the threshold chosen on one half. The rate on the other half is what conformal risk control bounds in
   expectation over splits, exactly so: by the split the users are exchangeable. The rate of all users of the pool is
   what the other guarantee bounds, in all but a share delta of the splits; the rate on the other half alone has its own
-  noise beside, and exceeds the bound more often. With thresholds by category, the same for each of them.
+  noise beside, and exceeds the bound more often. With thresholds by category, the same for each of them (the last model).
 - *later*: chosen on the validation period, measured on the test period, as in production. These users are not
   exchangeable with those, and nothing is promised.
 
@@ -43,6 +43,8 @@ from conrec.progress import meter
 from conrec.seeds import generator
 
 KNOWN_TRUTH = ("simulation", "tightness")
+REACH = ((20, 0.0), (10, 0.0), (5, 0.0), (20, 0.25), (20, 1.0))
+"""Sizes of the predict set and weights of scores (`filter.score_weight`)."""
 MODELS = ("most-disliked", "sasrec", "lc-rec-negatives", "conrec")
 
 
@@ -144,15 +146,8 @@ def _of_splits(rows: Array, bound: float) -> dict[str, Any]:
 
 def by_category(pairs: Pool, segments: Segments, rules: Sequence[Rule], splits: int, seed: int) -> list[dict[str, Any]]:
     """What comes of each rule with a threshold a category: the rate of each, as it is applied to items of several."""
-    own = [
-        np.flatnonzero(~segments.pooled & (np.arange(len(segments.names)) == at)) for at in range(len(segments.names))
-    ]
-    groups = [one for one in (*own, np.flatnonzero(segments.pooled)) if len(one)]
-    members = []
-    for group in groups:
-        chosen = np.zeros(len(segments.names), dtype=np.bool_)
-        chosen[group] = True
-        members.append(segments.members(chosen)[pairs.liked.item])
+    parts = list(segments.parted(pairs.liked.item))
+    groups, members = [names for names, _ in parts], [rows for _, rows in parts]
     within = [Liked.of(pairs.liked.similarity[one], pairs.liked_user[one]) for one in members]
     at_least = [np.bincount(pairs.liked_user[one], minlength=pairs.users) > 0 for one in members]
     gathered: dict[Rule, list[list[tuple[float, float, float, bool]]]] = {rule: [] for rule in rules}
@@ -245,6 +240,21 @@ def later(first: Pool, second: Pool, rules: Sequence[Rule], resamples: int, seed
     return found
 
 
+def reach(
+    run: Path, model: str, data: RunData, catalogue: FilterCatalogue, config: Config, seed: int
+) -> list[dict[str, Any]]:
+    """What smaller predict sets, and predictions weighted by score, can do in the later period; rate "user"."""
+    rules = [replace(RULES[0], bound=bound) for bound in BOUNDS]
+    found = []
+    for size, weight in REACH:
+        changed = {"prediction": {"predict_set": size}, "filter": {"score_weight": weight}}
+        settings = load_config(overrides=changed)
+        first, second = (pool(run, model, data, catalogue, settings, (one,)) for one in ("validation", "test"))
+        rows = later(first, second, rules, config.evaluation.bootstraps, seed)
+        found += [{"predict_set": size, "score_weight": weight, **row} for row in rows]
+    return found
+
+
 def of_run(run: Path, models: Sequence[str], splits: int, config: Config, seed: int) -> dict[str, Any]:
     """Everything about one run."""
     data, catalogue = read_run_data(run), FilterCatalogue.load(run)
@@ -262,8 +272,9 @@ def of_run(run: Path, models: Sequence[str], splits: int, config: Config, seed: 
             )
             found[model] = {
                 "splits": over_splits(both, rules, splits, seed),
-                "by_category": by_category(both, segments, of_users, splits, seed),
+                "by_category": by_category(both, segments, of_users, splits, seed) if model == there[-1] else [],
                 "later": later(periods[0], periods[1], rules, config.evaluation.bootstraps, seed),
+                "reach": reach(run, model, data, catalogue, config, seed),
                 **_counts(both, *periods),
             }
             step(note=model)

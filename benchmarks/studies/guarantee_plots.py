@@ -99,7 +99,13 @@ def paint_simulation(result: Result) -> Callable[[Figure, Palette], None]:
 
 def tables(result: Result) -> str:
     """Markdown: what there is, the splits, by category, the later period, the simulation, the tests."""
-    parts = [*_likes(result), *_split_table(result), *_category_table(result), *_later_table(result)]
+    parts = [
+        *_likes(result),
+        *_split_table(result),
+        *_category_table(result),
+        *_later_table(result),
+        *_reach_table(result),
+    ]
     return "\n".join([*parts, *_simulation_table(result), *_tightness_table(result)])
 
 
@@ -182,6 +188,18 @@ def _later_table(result: Result) -> list[str]:
                 )
             )  # fmt: skip
     return _table("The later period, where something can be dropped", heads, rows)
+
+
+def _reach_table(result: Result) -> list[str]:
+    heads = ("log", "model", "predict set", "score weight", *(f"bound {bound:.0%}" for bound in BOUNDS))
+    rows = []
+    for name, model, found in _models(result):
+        kinds = dict.fromkeys((one["predict_set"], one["score_weight"]) for one in found["reach"])
+        for size, weight in kinds:
+            own = [one for one in found["reach"] if (one["predict_set"], one["score_weight"]) == (size, weight)]
+            cells = ("–" if one["keeps_everything"] else f"{one['caught']:.1%} for {one['value']:.1%}" for one in own)
+            rows.append((name, model, str(size), f"{weight:g}", *cells))
+    return _table("Smaller sets and weighted predictions: dislikes caught for likes lost, test period", heads, rows)
 
 
 def _simulation_table(result: Result) -> list[str]:

@@ -11,13 +11,13 @@ are calibrated on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import inf
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Float32, Int, Int64
 
 from conrec.arrays import Array, Ragged
 from conrec.filtering.calibrating.control import Liked, Rule, smallest_threshold
@@ -63,13 +63,6 @@ class Segments:
     groups: Ragged
     pooled: Array
 
-    def members(self, chosen: Bool[Array, " categories"]) -> Bool[Array, " items"]:
-        """Which items have one of the chosen categories."""
-        member = np.zeros(len(self.groups), dtype=np.bool_)
-        row = np.repeat(np.arange(len(self.groups)), self.groups.lengths)
-        member[row[chosen[self.groups.values]]] = True
-        return member
-
     def of_items(self, by_category: Mapping[str, float | None]) -> Float32[Array, " items"]:
         """`item_thresholds` of the catalogue's own items.
 
@@ -98,14 +91,27 @@ class Segments:
             items: which they are.
             rule: what is to hold in each segment.
         """
-        segments = [one for one in np.eye(len(self.names), dtype=np.bool_) if not (one & self.pooled).any()]
-        segments += [self.pooled] if self.pooled.any() else []
-        found: dict[str, float | None] = {}
-        for segment in segments:
-            pairs = self.members(segment)[items]
+        found: dict[str, float | None] = dict.fromkeys(self.names)
+        for segment, pairs in self.parted(items):
             value = smallest_threshold(Liked.of(similarity[pairs], users[pairs]), rule)
-            found.update((self.names[place], value) for place in np.flatnonzero(segment))
-        return {name: found[name] for name in self.names}
+            found.update((self.names[place], value) for place in segment)
+        return found
+
+    def parted(self, items: Int[Array, " pairs"]) -> Iterator[tuple[Int64[Array, " names"], Int64[Array, " rows"]]]:
+        """The categories of each segment, and which of some pairs belong to it; segments without any are left out.
+
+        Args:
+            items: item of each pair.
+        """
+        segment = np.where(self.pooled, len(self.names), np.arange(len(self.names)))
+        of_pair = self.groups.take(items)
+        pair = np.repeat(np.arange(len(items)), of_pair.lengths)
+        # A pair of several pooled categories belongs to their segment once.
+        key = np.unique(segment[of_pair.values] * max(1, len(items)) + pair)
+        kind, row = np.divmod(key, max(1, len(items)))
+        kinds, begins = np.unique(kind, return_index=True)
+        for one, rows in zip(kinds, np.split(row, begins[1:]), strict=False):
+            yield np.flatnonzero(segment == one), rows
 
 
 def segments_of(categories: Sequence[Sequence[str]], training: Log, minimum: int) -> Segments:
