@@ -63,6 +63,7 @@ class FilterCatalogue:
     _index: dict[str, int]
     _order: Array
     _keys: Array
+    _radix: Array
 
     @classmethod
     def load(cls, run_folder: Path, *, grown: bool = False) -> FilterCatalogue:
@@ -142,10 +143,11 @@ class FilterCatalogue:
                 )
             table = ItemTable.build(table)
         keys = sid_keys(sids.resolved, sids.sizes)
-        order = np.argsort(keys, kind="stable")  # of items that share a semantic ID the first comes first
+        radix = np.cumprod([1, *reversed(sids.sizes[1:])], dtype=np.int64)[::-1].copy()
+        order = np.argsort(keys, kind="stable").astype(np.int32)  # of items that share one the first comes first
         index = {item_id: row for row, item_id in enumerate(item_ids)}
         sid_hash = hash_semantic_ids(item_ids, sids)
-        return cls(item_ids, sids, table, sid_hash, earlier, items_file, index, order, keys[order])
+        return cls(item_ids, sids, table, sid_hash, earlier, items_file, index, order, keys[order], radix)
 
     @cached_property
     def details(self) -> ItemDetails:
@@ -182,10 +184,11 @@ class FilterCatalogue:
         flat = codes.reshape(-1, self.sids.levels)
         if not len(self._keys):
             return np.full(codes.shape[:-1], -1, dtype=np.int32)
-        wanted = sid_keys(flat, self.sids.sizes)
-        at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
-        hit = ((flat >= 0) & (flat < np.asarray(self.sids.sizes))).all(axis=1) & (self._keys[at] == wanted)
-        return np.where(hit, self._order[at], -1).astype(np.int32).reshape(codes.shape[:-1])
+        at = np.searchsorted(self._keys, flat @ self._radix)
+        item = self._order[np.minimum(at, len(self._keys) - 1)]
+        # Codes out of range may have the key of others; those of the item found tell.
+        hit = (self.sids.resolved[item] == flat).all(axis=1)
+        return np.where(hit, item, np.int32(-1)).reshape(codes.shape[:-1])
 
     def sid_text(self, item: int) -> str | None:
         """Text of an item's resolved semantic ID, ``a_5 b_2 c_9``; None for -1."""

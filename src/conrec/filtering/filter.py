@@ -72,7 +72,8 @@ class NegativeFilter:
         self.policy = Policy() if policy is None else policy
         self.calibration = threshold if isinstance(threshold, Threshold) else None
         self.threshold = threshold.threshold if isinstance(threshold, Threshold) else threshold
-        if self.calibration is not None and self.calibration.by_category:
+        self._by_item = self.calibration is not None and bool(self.calibration.by_category)
+        if self.calibration is not None and self._by_item:
             of_items = self.calibration.thresholds_of_items(catalogue.details.categories)
         else:
             of_items = np.full(len(catalogue), _limit(self.threshold), dtype=np.float32)
@@ -143,9 +144,10 @@ class NegativeFilter:
         members = self.catalogue.items_of(known.codes)
         weights = policy.weights(known.scores[None, :], np.asarray([known.predicted_at], dtype=np.int64), now)
         one = np.ones(len(members)) if weights is None else weights[0]
-        if (members < 0).any():
+        if members.min() < 0:
             members, one = members[members >= 0], one[members >= 0]
-        dropped = self.catalogue.table.dropped(items, members, one, self._limits[items])
+        limits = self._limits[items] if self._by_item else np.full(len(items), self._limits[0], dtype=np.float32)
+        dropped = self.catalogue.table.dropped(items, members, one, limits)
         if policy.allow:
             allow = self.catalogue.indices(sorted(policy.allow))
             dropped &= ~np.isin(items, allow[allow >= 0])

@@ -100,37 +100,50 @@ def _dropped(
     out: Array,
 ) -> None:
     size, width = look.shape
-    features, head = rows.shape[1], second.shape[1] - 1
+    features, screen = rows.shape[1], second.shape[1]
     room = np.float32(slack * weights.max())
     block = np.zeros((BLOCK, width), np.float32)
     bounds = np.empty((size, BLOCK), np.float32)
     best = np.empty(BLOCK, np.float32)
+    near = np.empty((BLOCK, screen), np.int16)
+    left = np.empty(BLOCK, np.int64)
+    predicted = np.empty((size, screen), np.int16)
+    for i in range(size):
+        predicted[i] = second[members[i]]
     for begin in range(0, len(items), BLOCK):
         count = min(BLOCK, len(items) - begin)
         for c in range(count):
-            row = first[max(items[begin + c], 0)]
+            look_at = first[max(items[begin + c], 0)]
             for j in range(width):
-                block[c, j] = np.float32(row[j])
+                block[c, j] = np.float32(look_at[j])
         np.dot(look, block.T, bounds)
         best[:] = bounds[0]
         for i in range(1, size):
+            row = bounds[i]
             for c in range(BLOCK):
-                best[c] = max(best[c], bounds[i, c])
+                best[c] = row[c] if row[c] > best[c] else best[c]  # max() would not become one instruction of many
+        # What is left is read in one go, so that the waits for memory overlap.
+        lefts = 0
         for c in range(count):
-            item = items[begin + c]
-            threshold = thresholds[begin + c]
-            if item < 0 or not best[c] + room > threshold:
-                continue
-            near = second[item]
+            if items[begin + c] >= 0 and best[c] + room > thresholds[begin + c]:
+                left[lefts] = c
+                lefts += 1
+        for place in range(lefts):
+            wide = second[items[begin + left[place]]]
+            for j in range(screen):
+                near[place, j] = wide[j]
+        for place in range(lefts):
+            c = left[place]
+            item, threshold, candidate = items[begin + c], thresholds[begin + c], near[place]
             for i in range(size):
                 if not bounds[i, c] + room > threshold:
                     continue
-                weight, other = weights[i], second[members[i]]
-                middle = float(_product(near, other, head))
-                rest = float(np.int32(near[head]) * np.int32(other[head]))
-                if not weight * ((middle + rest) / unit + slack) > threshold:
+                weight, other = weights[i], predicted[i]
+                above = float(_product(candidate, other, screen))
+                if not weight * (above / unit + slack) > threshold:
                     continue
-                if weight * ((middle - rest) / unit - slack) > threshold:
+                rests = float(np.int32(candidate[screen - 1]) * np.int32(other[screen - 1]))
+                if weight * ((above - 2 * rests) / unit - slack) > threshold:
                     out[begin + c] = True
                     break
                 whole = float(_product(rows[item], rows[members[i]], features))
