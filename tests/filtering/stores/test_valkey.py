@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from conrec.cli import app
 from conrec.errors import ArtefactError, ConfigError, MissingExtraError, RunLockedError
+from conrec.filtering.filter import NegativeFilter
 from conrec.filtering.stores import address as address_module
 from conrec.filtering.stores import publishing
 from conrec.filtering.stores.address import Address, is_address
@@ -21,6 +25,8 @@ from conrec.filtering.stores.opening import open_store
 from conrec.filtering.stores.publishing import publish
 from conrec.filtering.stores.valkey import ValkeyStore
 from conrec.filtering.stores.valkey_keys import Names, sealed
+from tests.filtering.conftest import ITEMS
+from tests.filtering.conftest import USERS as USERS_OF_THE_CIRCLE
 from tests.filtering.stores.conftest import ORIGIN, Server, fill
 
 USERS = ["ann", "bob", "é" * 400, *(f"user {number}" for number in range(300))]
@@ -364,3 +370,23 @@ def test_a_missing_package_and_a_negative_grace(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(MissingExtraError, match=r"conrec\[valkey\]"):
         open_store("valkey://h/x")
     assert address_module.TIMEOUT == 0.05
+
+
+def test_the_filter_reads_from_the_server(server: Server, circle_run: Callable[[float | None], Path]) -> None:
+    """`conrec filter publish`, then the same decisions as from the run's folder; without the server all is kept."""
+    run, place = circle_run(0.9), server.address("circle")
+    done = CliRunner().invoke(app, ["filter", "publish", "--run", str(run), "--to", place])
+    assert done.exit_code == 0, done.output
+    assert "circle, 5 users, version" in done.output.replace("\n", " ")
+    folder, remote = NegativeFilter.load(run), NegativeFilter.load(run, store=place)
+    pairs = [(user, item) for user in (*USERS_OF_THE_CIRCLE, "nobody") for item in (*ITEMS, "?")]
+    users, items = zip(*pairs, strict=True)
+    one, other = folder.decide(users, items), remote.decide(users, items)
+    np.testing.assert_array_equal(one.similarity, other.similarity)
+    np.testing.assert_array_equal(one.reason, other.reason)
+    assert one.dropped.any()
+    with Address.parse(place).connect() as client:
+        client.delete(Names("circle").current, Names("circle").of(remote.store.version) + b"meta")
+    kept = remote.filter("ann", ITEMS)
+    assert not kept.dropped
+    assert {decision.reason for decision in kept.kept} == {"kept: store unreachable"}

@@ -53,6 +53,8 @@ _WIDE_BIT = 0x8000
 _WIDE = 65_536.0
 _LARGEST = 65_504.0
 """Of a float16."""
+_WORD, _EACH_BYTE = np.dtype("<u4"), (1,)
+"""Four bytes, from each byte on."""
 _HEAD_TYPE = np.dtype([("count", "u1"), ("age", "<u2"), ("best", "<f2"), ("worst", "<f2")])
 
 
@@ -89,6 +91,7 @@ class Layout:
     _from: Array
     _shift: Array
     _mask: Array
+    _words: tuple[int]
 
     @classmethod
     def of(cls, slots: int, sizes: Sequence[int]) -> Layout:
@@ -113,7 +116,7 @@ class Layout:
         begin = np.minimum(_HEAD.size + bit // 8, size - 4)
         shift = (_HEAD.size * 8 + bit - 8 * begin).astype(np.uint32)
         mask = np.tile((1 << widths) - 1, slots).astype(np.uint32)
-        return cls(slots, tuple(sizes), size, bit, begin, shift, mask)
+        return cls(slots, tuple(sizes), size, bit, begin, shift, mask, (size - 3,))
 
     @property
     def levels(self) -> int:
@@ -172,10 +175,13 @@ class Layout:
             age, best, worst = age & _OLDEST, best * _WIDE, worst * _WIDE
         levels = len(self.sizes)
         used = count * levels
-        four = np.ndarray((self.size - 3,), dtype="<u4", buffer=value, strides=(1,))
-        codes = (four[self._from[:used]] >> self._shift[:used]) & self._mask[:used]
+        four = np.ndarray(self._words, _WORD, value, 0, _EACH_BYTE)
+        if count == self.slots:  # nearly always, and slices cost
+            codes = (four[self._from] >> self._shift) & self._mask
+        else:
+            codes = (four[self._from[:used]] >> self._shift[:used]) & self._mask[:used]
         scores = np.frombuffer(value, np.uint8, count, self.size - self.slots) * ((best - worst) / 255) + worst
-        return codes.astype(np.int32).reshape(count, levels), scores.astype(np.float32), age
+        return codes.view(np.int32).reshape(count, levels), scores.astype(np.float32), age
 
     def read_many(
         self, records: UInt8[Array, "users size"]

@@ -10,14 +10,17 @@ from conrec.filtering.stores.address import is_address
 from conrec.filtering.stores.base import PredictSetReader
 from conrec.filtering.stores.lmdb import PredictSetStore
 from conrec.filtering.stores.valkey import ValkeyStore
-from conrec.items.space import QUANTISER
+from conrec.items.space import REBUILT
 
 __all__ = ["codebooks_of", "open_store"]
 
 
 def codebooks_of(run_folder: Path) -> str:
-    """Hash of the codebooks that a run's items, and those appended to it, are rebuilt from; empty where it has none."""
-    path = run_folder / "items" / QUANTISER
+    """Hash of what a run's codebooks rebuild of its own items; empty where there is nothing.
+
+    Items that are appended are rebuilt from the same codebooks, or refused (`conrec.items.growing.growth`).
+    """
+    path = run_folder / "items" / REBUILT
     return hash_file(path) if path.is_file() else ""
 
 
