@@ -43,18 +43,18 @@ def test_impossible_settings_are_refused(name: str, value: float) -> None:
 def test_weights_are_their_formula() -> None:
     scores = np.asarray([np.log([0.5, 0.25, 0.1]), [np.log(0.2), np.log(0.2), -np.inf]], dtype=np.float32)
     at = np.asarray([0, 14 * int(DAY)])
-    assert Policy().weights(scores, at, 0) is None
-    by_score = Policy(score_weight=1.0).weights(scores, at, 0)
+    assert Policy().weights(scores, at, 0.0) is None
+    by_score = Policy(score_weight=1.0).weights(scores, at, 0.0)
     np.testing.assert_allclose(by_score, [[1, 0.5, 0.2], [1, 1, 0]], rtol=1e-6)
     np.testing.assert_allclose(
-        Policy(score_weight=2.0).weights(scores, at, 0),
+        Policy(score_weight=2.0).weights(scores, at, 0.0),
         np.square(by_score),
         rtol=1e-6,  # type: ignore[arg-type]
     )
     by_age = Policy(half_life_days=7.0).weights(scores, at, 14 * DAY)
     np.testing.assert_allclose(by_age, [[0.25] * 3, [1] * 3])
     # A clock that is behind makes nothing younger than new.
-    np.testing.assert_allclose(Policy(half_life_days=7.0).weights(scores, at, -5), 1)
+    np.testing.assert_allclose(Policy(half_life_days=7.0).weights(scores, at, -5.0), 1)
     np.testing.assert_allclose(
         Policy(1.0, 7.0).weights(scores, at, 14 * DAY),
         by_score * by_age,
@@ -63,7 +63,7 @@ def test_weights_are_their_formula() -> None:
 
 
 def test_a_user_whose_set_is_empty_has_weights_without_nan() -> None:
-    weights = Policy(score_weight=3.0).weights(np.full((1, 2), -np.inf, dtype=np.float32), np.zeros(1, dtype=np.int64), 0)
+    weights = Policy(score_weight=3.0).weights(np.full((1, 2), -np.inf, dtype=np.float32), np.zeros(1, dtype=np.int64), 0.0)
     assert weights is not None
     assert np.isfinite(weights).all()
 
