@@ -32,10 +32,11 @@ def test_a_run_is_analysed_and_left_as_it_was(finished_run, tmp_path, monkeypatc
     for method, one in found["methods"].items():
         assert f"| {method} | " in printed
         assert one["curve"] == []
-        assert [each["rate"] for each in one["equal"] if "test" in each] == [found["main"]]
+        assert [each["rate"] for each in one["equal"] if each["test"]] == [found["main"]]
+        assert ("categories" in one["equal"][2]["test"]) == (method == "conrec")
     assert {one.name for one in (tmp_path / "images").iterdir()} == {
         f"filter-{name}-{shade}.svg"
-        for name in ("movietweetings", "users-movietweetings", "equal")
+        for name in ("movietweetings", "users-movietweetings", "equal", "within")
         for shade in ("light", "dark")
     }
     # Another run beside it: what was there stays.
