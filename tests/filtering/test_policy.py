@@ -63,7 +63,9 @@ def test_weights_are_their_formula() -> None:
 
 
 def test_a_user_whose_set_is_empty_has_weights_without_nan() -> None:
-    weights = Policy(score_weight=3.0).weights(np.full((1, 2), -np.inf, dtype=np.float32), np.zeros(1, dtype=np.int64), 0.0)
+    weights = Policy(score_weight=3.0).weights(
+        np.full((1, 2), -np.inf, dtype=np.float32), np.zeros(1, dtype=np.int64), 0.0
+    )
     assert weights is not None
     assert np.isfinite(weights).all()
 
@@ -120,6 +122,18 @@ def test_a_dry_run_says_what_it_would_drop(circle_run: Build) -> None:
     assert not judged.dropped.any()
     assert with_policy(run, dry_run=True).judge("ann", ["i0"], dry_run=False).dropped.all()
     assert with_policy(run).filter("ann", ["i0"], dry_run=True).kept[0].reason == "kept: dry run"
+
+
+def test_ageing_never_drops_more(circle_run: Build) -> None:
+    run = circle_run(-0.6)  # i4 to 7 is at 90 degrees, i0 to 7 at 180: a weight would bring them nearer to 0
+    fresh = with_policy(run).judge("bob", EVERYTHING).dropped
+    day = 200.0 * DAY
+    aged = with_policy(run, half_life_days=1.0)
+    assert not (
+        aged.judge("ann", EVERYTHING, now=day).dropped & ~with_policy(run).judge("ann", EVERYTHING).dropped
+    ).any()
+    assert not (aged.judge("bob", EVERYTHING, now=day).dropped & ~fresh).any()
+    assert not aged.judge("ann", ["7"], now=day).dropped.any()
 
 
 def test_a_threshold_for_one_question(circle_run: Build) -> None:

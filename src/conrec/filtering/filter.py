@@ -77,6 +77,9 @@ class NegativeFilter:
             of_items = self.calibration.thresholds_of_items(catalogue.details.categories)
         else:
             of_items = np.full(len(catalogue), _limit(self.threshold), dtype=np.float32)
+        if self.policy.score_weight or self.policy.half_life_days is not None:
+            # A weight below 1 brings a negative cosine nearer to 0, which only a negative threshold could notice.
+            of_items = np.maximum(of_items, np.float32(0))
         self._limits = np.append(of_items, np.float32(np.inf))  # the last is that of unknown items
         self._past_dislikes = past_dislikes
 

@@ -28,7 +28,8 @@ class Policy:
             log-probabilities, so 1 weighs by probability, as a share of the best one's.
         half_life_days: days after which a prediction counts half: similarities are multiplied by
             ``2 ** (-age / half_life_days)``; None: it does not age. A threshold was calibrated on fresh predictions;
-            ageing only lowers similarities, so it drops less and keeps every bound.
+            with weights it is 0 at least, and ageing lowers every similarity above 0, so that the filter drops less
+            and keeps every bound.
         keep_at_least: of the candidates of one request at least so many are kept, where there are so many; what is
             dropped least surely, by similarity, comes back first.
         allow: item IDs that are never dropped.
