@@ -165,7 +165,7 @@ async function readFacts() {
   byId("statement").textContent = facts.statement;
   byId("promise").hidden = !facts.statement;
   byId("rates-words").textContent = facts.curve.length
-    ? `On validation data; false filters: the share of ${facts.rate === "user" ? "a user’s likes that is dropped, on average" : "all likes that is dropped"}.`
+    ? `On validation data; false filters: the dropped share of ${facts.rate === "user" ? "a user’s likes" : "all likes"}.`
     : "";
   dial.setCalibration(facts);
   byId("threshold-note").textContent = facts.note;
