@@ -91,6 +91,7 @@ class NegativeFilter:
         *,
         policy: Policy | None = None,
         store: PredictSetReader | Path | str | None = None,
+        catalogue: FilterCatalogue | None = None,
     ) -> NegativeFilter:
         """Open the filter of a model: its store, its threshold and the codebooks.
 
@@ -100,6 +101,7 @@ class NegativeFilter:
             policy: None: as the run's settings say.
             store: where its predict sets are, instead of ``RUN/filter/MODEL``: a folder or ``valkey://host:port/NAME``,
                 or a store that is open.
+            catalogue: of the run, where it has been read already; None: it is read.
 
         Raises:
             ArtefactError: there is no such run or model, or a file of it is missing, damaged or of another SID table
@@ -110,7 +112,8 @@ class NegativeFilter:
         if model is None and (path / HEADER).is_file():
             path, model = path.parent.parent, path.name
         model = _chosen(path, model)
-        catalogue = FilterCatalogue.load(path, grown=True)
+        if catalogue is None:
+            catalogue = FilterCatalogue.load(path, grown=True)
         if store is None or isinstance(store, Path | str):
             # Codes never move: a store and a threshold from before an append name the same items after it.
             place = path / "filter" / model if store is None else store

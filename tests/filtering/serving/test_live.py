@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conrec.artefacts import read_tensors, write_tensors
 from conrec.errors import ArtefactError
 from conrec.filtering.calibrating.threshold import write_threshold
 from conrec.filtering.catalogue import FilterCatalogue
@@ -70,6 +71,22 @@ def test_a_new_threshold_is_found_by_itself(circle_run: Build) -> None:
     assert done is not None
     assert done.result == "switched"
     assert dropped(live) == ["i0"]
+
+
+def test_items_are_read_again_where_they_changed_and_only_there(circle_run: Build) -> None:
+    run = circle_run(0.9)
+    live = Source(run).live()
+    before = live.current.filter.catalogue
+    predict(run, 4)
+    live.check()
+    assert live.current.filter.catalogue is before
+    path = run / "items" / "rebuilt.safetensors"
+    write_tensors(path, read_tensors(path))  # another file, be it of the same numbers
+    done = live.check()
+    assert done is not None
+    assert (done.result, done.error) == ("switched", None)
+    assert live.current.filter.catalogue is not before
+    assert live.check() is None
 
 
 def test_a_broken_store_leaves_the_old_one_and_is_said(circle_run: Build) -> None:

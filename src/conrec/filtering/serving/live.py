@@ -21,7 +21,7 @@ from conrec.filtering.filter import NegativeFilter
 from conrec.filtering.stores.base import StoreUnavailableError
 from conrec.filtering.stores.lmdb import PredictSetStore
 
-__all__ = ["DIGITS", "Live", "Opened", "Reloaded"]
+__all__ = ["DIGITS", "Live", "Opened", "Reloaded", "stamp"]
 
 LONGEST_PAUSE = 60.0
 """Seconds between two attempts to open what failed; the first pause is one look of the watcher, then twice that."""
@@ -167,7 +167,7 @@ class Live:
                 self.failure = _unexpected(error)
 
     def _signature(self) -> Signature:
-        return tuple(_stamp(path) for path in self._watched)
+        return tuple(stamp(path) for path in self._watched)
 
     def state(self) -> dict[str, Any]:
         """In words that are the same for everybody, whether and why the service does less than it should."""
@@ -177,7 +177,8 @@ class Live:
         return {"degraded": bool(why), "why": why}
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """What tells that a file was replaced or written, without reading it; None: there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from conrec.filtering import kernels
+from conrec.filtering.catalogue import ITEM_TABLE, FilterCatalogue
 from conrec.filtering.filter import NegativeFilter
-from conrec.filtering.serving.live import Live
+from conrec.filtering.serving.live import Live, stamp
+from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE
 
 __all__ = ["Source"]
 
@@ -27,27 +29,27 @@ class Source:
     model: str | None = None
     store: str | None = None
 
-    def load(self, before: NegativeFilter | None = None) -> NegativeFilter:
+    def load(self, catalogue: FilterCatalogue | None = None) -> NegativeFilter:
         """Open it, checksums and all.
 
         Args:
-            before: the filter that answers now.
+            catalogue: of the run, where it has been read already.
 
         Raises:
             ConrecError: it cannot be opened.
         """
-        opened = NegativeFilter.load(self.run, self.model, store=self.store)
+        opened = NegativeFilter.load(self.run, self.model, store=self.store, catalogue=catalogue)
         kernels.warm(opened.catalogue.table)  # not in the first request
         return opened
 
     def live(self) -> Live:
         """Open it, to be watched."""
-        first = self.load()
-        folder = self.run / "filter"
-        watched = (folder / f"{first.store.meta.model}.json", self.run / "catalogue" / "growth.json")
-        opened: list[NegativeFilter] = [first]
+        opener = _Opener(self)
         # What was opened to know its model is what answers first.
-        return Live(lambda before: opened.pop() if opened else self.load(before), watched)
+        first = [opener(None)]
+        folder = self.run / "filter"
+        watched = (folder / f"{first[0].store.meta.model}.json", *_of_items(self.run))
+        return Live(lambda before: first.pop() if first else opener(before), watched)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON, for a worker."""
@@ -57,3 +59,27 @@ class Source:
     def from_json(cls, value: dict[str, Any]) -> Source:
         """What `to_json` gave."""
         return cls(Path(value["run"]), value["model"], value["store"])
+
+
+class _Opener:
+    """Opens a source again and again; items that have not changed are not read again, for they are most of it."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._seen = source, tuple(stamp(path) for path in _of_items(source.run))
+
+    def __call__(self, before: NegativeFilter | None) -> NegativeFilter:
+        now = tuple(stamp(path) for path in _of_items(self._source.run))
+        same = before is not None and now == self._seen
+        opened = self._source.load(before.catalogue if before is not None and same else None)
+        self._seen = now
+        return opened
+
+
+def _of_items(run: Path) -> tuple[Path, ...]:
+    """What a catalogue is read from; an append replaces the first one."""
+    return (
+        run / "catalogue" / "growth.json",
+        run / "items" / SEMANTIC_IDS_FILE,
+        run / "items" / REBUILT,
+        run / "filter" / ITEM_TABLE,
+    )
