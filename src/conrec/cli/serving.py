@@ -30,7 +30,11 @@ def serve(
     port: Annotated[int, typer.Option(help="Port; 0: a free one, which is printed.")] = 8080,
     workers: Annotated[int, typer.Option(help="Processes; each has the whole filter.")] = 1,
     token_file: Annotated[
-        Path | None, typer.Option(help="File with a bearer token; else the environment variable CONREC_TOKEN is read.")
+        Path | None,
+        typer.Option(
+            envvar="CONREC_TOKEN_FILE",
+            help="File with a bearer token; else the environment variable CONREC_TOKEN is read.",
+        ),
     ] = None,
     open_metrics: Annotated[bool, typer.Option("--open-metrics", help="/metrics without the token.")] = False,
     access_log: Annotated[bool, typer.Option(help="One line of the log for each request.")] = True,

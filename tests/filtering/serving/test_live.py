@@ -129,6 +129,23 @@ def test_a_broken_threshold_leaves_the_old_one_until_it_is_as_it_was(circle_run:
     assert done.result == "switched"
 
 
+def test_a_store_that_follows_by_itself_is_described_anew(circle_run: Build) -> None:
+    run = circle_run(0.9)
+    told: list[str] = []
+    live = Source(run).live()
+    live.on_reload = lambda done: told.append(done.result)
+    store = live.current.filter.store
+    predict(run, 4)
+    newer = Source(run).load().store
+    live.current.filter.store = newer  # as a store on a server does within itself
+    done = live.check()
+    assert done is not None
+    assert (done.result, told) == ("switched", ["switched"])
+    assert live.current.version == newer.version[:16] != store.version[:16]
+    assert newer.version[:16] in bytes(live.current.described).decode()
+    assert live.check() is None
+
+
 def test_whatever_goes_wrong_while_opening_leaves_the_old_one(circle_run: Build) -> None:
     run = circle_run(0.9)
     source = Source(run)

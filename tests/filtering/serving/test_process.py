@@ -226,6 +226,7 @@ def invoke(*options: str) -> BaseException | None:
 
 def test_what_cannot_be_started_is_said(circle_run: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CONREC_TOKEN", raising=False)
+    monkeypatch.delenv("CONREC_TOKEN_FILE", raising=False)
     run = str(circle_run(0.9))
     cases: list[tuple[tuple[str, ...], type[ConrecError], str]] = [
         (("--run", str(tmp_path / "nowhere")), ArtefactError, "nowhere"),

@@ -142,10 +142,22 @@ class Live:
         if not changed and signature == self._served:
             self.failure = None  # what could not be opened is gone again
             self._seen = signature
-            return None
+            return self._followed()
         if signature == self._seen and self.failure is not None and time.monotonic() < self._not_before:
             return None
         return self.reload()
+
+    def _followed(self) -> Reloaded | None:
+        """Say it where a store on a server went over to a newer version by itself."""
+        with self._one_at_a_time:
+            current = self.current
+            if current.filter.store.version[:DIGITS] == current.version:
+                return None
+            self.current = Opened.of(current.filter)
+        done = Reloaded("switched", 0.0)
+        if self.on_reload is not None:
+            self.on_reload(done)
+        return done
 
     def watch(self, seconds: float) -> None:
         """Check every so often in a thread, until `stop`."""
