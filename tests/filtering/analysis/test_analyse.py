@@ -22,6 +22,7 @@ from conrec.evaluation.significance import Bootstrap
 from conrec.filtering.analysis.analyse import ANALYSIS, RATES, analyse_filter
 from conrec.filtering.analysis.intervals import compared, figure, resampled_shares
 from conrec.filtering.analysis.listings import SEGMENTS, analysis_listings
+from conrec.filtering.calibrating.calibration import calibrate
 from conrec.filtering.calibrating.threshold import read_threshold
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.logs.schema import ANCHORS
@@ -83,6 +84,15 @@ def test_the_threshold_of_the_run_is_among_those_calibrated(finished_run: Path, 
                     assert figures[name][part] == pytest.approx(
                         report[name][part], abs=0.02 if part != "value" else 1e-6
                     )
+
+
+def test_scores_weigh_as_they_do_in_the_filter(run_copy: Path) -> None:
+    config = load_config(file=run_copy / "config.toml", overrides={"filter": {"score_weight": 0.5}})
+    data, catalogue = read_run_data(run_copy), FilterCatalogue.load(run_copy)
+    calibrate(run_copy, "conrec", data, catalogue, config)
+    chosen = {one.bound: one.threshold for one in read_threshold(run_copy, "conrec").choices}
+    weighed = analyse_filter(run_copy, config, ["conrec"])["methods"]["conrec"]["calibrated"]
+    assert [one["threshold"] for one in weighed] == [chosen[one["bound"]] for one in weighed]
 
 
 def test_segments_add_up(found: dict[str, Any]) -> None:

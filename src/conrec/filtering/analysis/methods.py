@@ -16,10 +16,10 @@ from conrec.baselines.popularity import LivePopularity, MostDisliked
 from conrec.config import Config
 from conrec.errors import ArtefactError, did_you_mean
 from conrec.evaluation.evaluate import RunData
-from conrec.evaluation.predictions import read_predictions
 from conrec.evaluation.studies import category_groups, code_groups
 from conrec.filtering.analysis.pairs import Pairs
 from conrec.filtering.analysis.rules import COSINE_FLOOR, BlockGroup, Counted, NearDislikes, Rule, Shuffled
+from conrec.filtering.calibrating.similarities import predict_sets
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.item_table import ItemTable, max_similarity
 from conrec.items.diagnosis.diagnostics import unit_rows
@@ -99,16 +99,11 @@ def methods_of(
                 where=str(run_folder / "predictions"),
                 mend=did_you_mean(model, known) or "Let the run reach its predictions first.",
             )
-        path = run_folder / "predictions" / f"{model}.parquet"
-        ranking = read_predictions(
-            path, data.anchors.select(data.anchors.split > 0), data.log.item_ids, data.anchors.anchor_id
-        )
-        asked = data.anchors.anchor_id[data.anchors.split > 0]
         scores = []
         for judged in (validation, test):
-            rows = np.searchsorted(asked, judged.anchors.anchor_id)
-            predicted = ranking.item[rows, : config.prediction.predict_set]
-            similarity, _ = max_similarity(catalogue.table, predicted, judged.pairs.anchor, judged.pairs.item)
+            predicted, weights = predict_sets(run_folder, model, data, config, judged.anchors)
+            pairs = judged.pairs
+            similarity, _ = max_similarity(catalogue.table, predicted, pairs.anchor, pairs.item, weights)
             scores.append(np.where(np.isnan(similarity), np.float32(COSINE_FLOOR), similarity))
         found.append(Method(model, "model", "similarity to the model's predict set", COSINE_FLOOR, *scores))
     for rule in rules:

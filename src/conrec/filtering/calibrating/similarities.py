@@ -16,7 +16,7 @@ from conrec.filtering.item_table import max_similarity
 from conrec.filtering.policy import Policy
 from conrec.logs.anchors import Anchors
 
-__all__ = ["AnchorSimilarities", "Pairs", "anchor_similarities", "split_similarities"]
+__all__ = ["AnchorSimilarities", "Pairs", "anchor_similarities", "predict_sets", "split_similarities"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,7 @@ def anchor_similarities(
 def split_similarities(
     run_folder: Path, model: str, data: RunData, catalogue: FilterCatalogue, config: Config, split: str
 ) -> tuple[Anchors, AnchorSimilarities]:
-    """The anchors of a split, and their similarities to the first items of a model's predictions.
-
-    Predictions are weighted by their scores as the filter weighs them; they are fresh, so that none has aged.
+    """The anchors of a split, and their similarities to a model's predict sets.
 
     Args:
         run_folder: the run, with ``predictions/MODEL.parquet``.
@@ -100,11 +98,35 @@ def split_similarities(
         ArtefactError: the predictions are missing, damaged, or lack an anchor.
     """
     anchors = data.anchors.of_split(split)
+    predicted, weights = predict_sets(run_folder, model, data, config, anchors)
+    return anchors, anchor_similarities(catalogue, predicted, anchors, weights)
+
+
+def predict_sets(
+    run_folder: Path, model: str, data: RunData, config: Config, anchors: Anchors
+) -> tuple[Array, Array | None]:
+    """The first items of a model's predictions for some anchors, and what each counts.
+
+    Predictions are weighted by their scores as the filter weighs them; they are fresh, so that none has aged.
+
+    Args:
+        run_folder: the run, with ``predictions/MODEL.parquet``.
+        model: name of the row.
+        data: log and anchors of the run.
+        config: for ``prediction.predict_set`` and ``filter.score_weight``.
+        anchors: of the validation or test period.
+
+    Returns:
+        int32 [anchors, K], -1 for none; float64 [anchors, K], None where all count 1.
+
+    Raises:
+        ArtefactError: the predictions are missing, damaged, or lack an anchor.
+    """
     path = run_folder / "predictions" / f"{model}.parquet"
     ranking = read_predictions(path, anchors, data.log.item_ids, data.anchors.anchor_id)
     first = slice(config.prediction.predict_set)
     weights = Policy(score_weight=config.filter.score_weight).weights(ranking.score[:, first], anchors.timestamp)
-    return anchors, anchor_similarities(catalogue, ranking.item[:, first], anchors, weights)
+    return ranking.item[:, first], weights
 
 
 def _pairs(rows: Ragged) -> tuple[Array, Array]:
