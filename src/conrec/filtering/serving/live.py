@@ -133,7 +133,10 @@ class Live:
         """Look once whether something changed, and reload if so; what failed is tried again at growing intervals."""
         signature = self._signature()
         try:
-            changed = self.current.filter.store.changed()
+            store = self.current.filter.store
+            changed = store.changed()
+            if self.current.remote and not changed:
+                store.get("")  # a server that came back empty answers, and knows nobody
             self.reachable = True
         except StoreUnavailableError:
             changed, self.reachable = False, False
