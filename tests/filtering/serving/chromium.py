@@ -163,13 +163,13 @@ class Page:
             time.sleep(0.02)
 
     def text(self, selector: str) -> str:
-        """Visible text of the first element."""
-        return str(self.value(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+        """Text of the first element. (innerText would leave out what Chromium has not laid out, off the screen.)"""
+        return str(self.value(f"document.querySelector({json.dumps(selector)})?.textContent ?? ''"))
 
     def texts(self, selector: str) -> list[str]:
-        """Visible text of all elements that are shown."""
+        """Text of all elements that are shown."""
         query = f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => e.checkVisibility())"
-        found: list[str] = self.value(f"{query}.map(e => e.innerText)")
+        found: list[str] = self.value(f"{query}.map(e => e.textContent)")
         return found
 
     def click(self, selector: str) -> None:

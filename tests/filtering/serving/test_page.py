@@ -145,6 +145,9 @@ def test_the_address_carries_the_state(browser: Browser, site: Site) -> None:
     assert page.text("#threshold-value") == "0.900"
     page.value("history.back()")
     page.wait(LISTED.format(count=2))
+    page.value("location.hash = 'user=ann&threshold=nonsense&candidates=nonsense&other=1'")
+    page.wait(ALL)  # what says nothing is as if it were not there
+    assert page.text("#threshold-value") == "0.900"
     is_clean(page, site)
 
 
@@ -180,7 +183,7 @@ def test_lists_pasted_searched_and_popular(browser: Browser, site: Site) -> None
     page.click("[data-source=pasted]")
     page.type("i0\n  i4 \n\ni0\n")
     page.click("#paste-form button")
-    page.wait(f"{LISTED.format(count=2)} && document.querySelector('.card').innerText.includes('Alpha')")
+    page.wait(f"{LISTED.format(count=2)} && document.querySelector('.card').textContent.includes('Alpha')")
     assert page.text("#candidates-status") == "2 pasted IDs"
     assert "item=i0&item=i4" in page.value("location.hash")
     page.click("[data-source=popular]")
@@ -216,7 +219,7 @@ def test_pictures_are_files_that_the_item_table_names(browser: Browser, site: Si
     page.go(f"{site.address}/#user=ann", ALL)
     page.wait("document.querySelector('#candidates .card:first-child img')?.naturalWidth === 1")
     pictures = page.value(
-        "[...document.querySelectorAll('#candidates .pic')].map(e => [e.innerText, e.children.length])"
+        "[...document.querySelectorAll('#candidates .pic')].map(e => [e.textContent, e.children.length])"
     )
     assert pictures[0] == ["A", 1]  # The Alpha (1990): its initial below the picture
     assert sum(children for _, children in pictures) == 1

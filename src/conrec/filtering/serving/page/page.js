@@ -3,14 +3,14 @@
 import { alive, ask, setToken, token } from "./api.js";
 import { Candidate, showDrops, showSet, showSide } from "./cards.js";
 import { Dial } from "./dial.js";
+import { candidateIds, cardsOf } from "./lists.js";
 import { byId, count, el, several, share, when } from "./parts.js";
+import { fromAddress, state, toAddress } from "./state.js";
 import { events, UserChooser } from "./users.js";
 
 const HISTORY = 8; // events of either side to begin with
 const LONGEST = 500; // and at most
-const SHARED_ITEMS = 50; // pasted IDs that the address carries
 
-const state = { user: "", threshold: null, source: "", search: "", pasted: [] };
 let facts = null; // what the service says of itself
 let candidates = [];
 let predicted = []; // the predict set, best first
@@ -21,31 +21,6 @@ let list = new AbortController(); // and of the list before
 let asking = new AbortController();
 let settling = 0;
 let retrying = 0;
-
-// ---- the address ----
-
-function fromAddress() {
-  const held = new URLSearchParams(location.hash.slice(1));
-  const number = held.has("threshold") ? Number(held.get("threshold")) : NaN;
-  state.user = held.get("user") ?? "";
-  state.threshold = number >= -1 && number <= 1 ? number : null;
-  state.source = held.get("candidates") ?? "";
-  state.search = held.get("search") ?? "";
-  state.pasted = held.getAll("item");
-}
-
-function toAddress(push) {
-  const held = new URLSearchParams();
-  if (state.user) held.set("user", state.user);
-  if (state.threshold !== null) held.set("threshold", String(state.threshold));
-  if (state.source) held.set("candidates", state.source);
-  if (state.source === "search" && state.search) held.set("search", state.search);
-  if (state.source === "pasted" && state.pasted.length <= SHARED_ITEMS) for (const one of state.pasted) held.append("item", one);
-  const hash = held.size ? `#${held}` : location.pathname;
-  if (push && location.hash !== hash) history.pushState(null, "", hash);
-  else history.replaceState(null, "", hash);
-  document.title = state.user ? `${state.user} – what the filter drops – conrec` : "What the filter drops – conrec";
-}
 
 // ---- what may go wrong ----
 
@@ -263,14 +238,6 @@ async function past(disliked, liked, signal) {
   showSide("liked", answer.liked_count, answer.liked.slice(0, liked), LONGEST, more("liked", liked * 4));
 }
 
-/** Cards by item ID; items that the table does not know have their ID alone. */
-async function cardsOf(items, signal, user) {
-  const { items: found } = await ask("v1/page/items", { body: { item_ids: items, user_id: user }, signal });
-  const cards = new Map(found.map((one) => [one.item_id, one]));
-  for (const one of items) if (!cards.has(one)) cards.set(one, { item_id: one, title: null, categories: [], picture: false, past: null });
-  return cards;
-}
-
 // ---- the list of candidates ----
 
 async function loadList() {
@@ -278,7 +245,7 @@ async function loadList() {
   list = new AbortController();
   const { signal } = list;
   const user = state.user;
-  const given = await candidateIds(signal);
+  const given = await candidateIds(signal, facts.most);
   showSource(given.source);
   byId("candidates-status").textContent = given.words;
   candidates = [];
@@ -301,27 +268,6 @@ async function loadList() {
   order();
   mark();
   if (state.threshold !== null) settle();
-}
-
-/** IDs of the list that is asked for, with words about it. */
-async function candidateIds(signal) {
-  if (state.source === "pasted") {
-    const items = state.pasted.slice(0, facts.most).map((one) => ({ item_id: one, later: null }));
-    const rest = state.pasted.length > items.length ? `; the first ${count(items.length)} of ${count(state.pasted.length)}` : "";
-    return { source: "pasted", items, words: items.length ? `${several(items.length, "pasted ID", "pasted IDs")}${rest}` : "Paste IDs above, one a line." };
-  }
-  if (state.source === "search") {
-    const { items } = state.search ? await ask("v1/page/titles", { query: { query: state.search }, signal }) : { items: [] };
-    const none = state.search ? "No title has all of these words." : "Search above for words of a title.";
-    return { source: "search", items: items.map((one) => ({ item_id: one.item_id, later: null })), words: items.length ? several(items.length, "title found", "titles found") : none };
-  }
-  const answer = await ask("v1/page/candidates", { query: { user_id: state.user, source: state.source || "any" }, signal });
-  const words = {
-    anchor: `What the log showed this user around ${when(answer.timestamp)}`,
-    popular: `${state.source === "anchor" ? "The log has no list of candidates for this user. " : ""}What the last days of the log are about, without what this user has rated`,
-    catalogue: "Some items of the catalogue; this service has no log",
-  };
-  return { source: answer.source === "catalogue" ? "popular" : answer.source, items: answer.items, words: words[answer.source] };
 }
 
 function showSource(source) {
