@@ -126,6 +126,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Ready for its first request."""
         self.transport = transport
+        self._crowd.connections.add(self)
         self._crowd.free(self)
 
     def send(self, request: bytes, due: float) -> None:
@@ -153,6 +154,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Closed by the other side: with a request on its way, that one has failed."""
         self.transport = None
+        self._crowd.connections.discard(self)
         self._crowd.lost(self, self._due > 0)
 
 
@@ -164,6 +166,7 @@ class Crowd:
         self._idle: deque[Connection] = deque()
         self._waiting: deque[float] = deque()
         self._ending = False
+        self.connections: set[Connection] = set()
         self.done = asyncio.Event()
         self.in_hand = 0
         self.from_time = 0.0
@@ -275,6 +278,10 @@ async def measure(load: Load) -> Measured:
         await asyncio.wait_for(crowd.done.wait(), 20)
     except TimeoutError:
         crowd.failed["never answered"] += crowd.in_hand
+    for connection in list(crowd.connections):
+        if connection.transport is not None:
+            connection.transport.close()
+    await asyncio.sleep(0)
     times = sorted(crowd.times) or [float("inf")]
     return Measured(
         answered=len(crowd.times),
