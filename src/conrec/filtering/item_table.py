@@ -132,7 +132,8 @@ class ItemTable:
                 expected=f"rows, lengths, first of {FIRST} and second of {SCREEN} features",
                 mend="Remove it: the next `conrec run` or `conrec filter store` writes it anew.",
             )
-        return cls(*(tensors[name] for name in names), _slack(SCREEN))
+        rows, lengths, first, second = (tensors[name] for name in names)
+        return cls(rows, lengths, first, second, _slack(SCREEN))
 
     def rebuilt(self, items: Int[Array, " items"]) -> Float32[Array, "items d"]:
         """Rows of some items, of length 1."""
@@ -149,7 +150,8 @@ class ItemTable:
         for begin in range(0, len(items), 4096):
             part = slice(begin, begin + 4096)
             out[part] = self.rows[items[part]].astype(np.float64) @ other
-        return out / (self.lengths[items][:, None] * self.lengths[members])
+        out /= self.lengths[items][:, None] * self.lengths[members]
+        return out
 
     def dropped(
         self,
