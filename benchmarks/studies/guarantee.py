@@ -10,7 +10,7 @@ A RUN is a finished run folder; its predictions are read, nothing is trained. Fo
   at random, the threshold chosen on one half. The rate on the other half is what conformal risk control bounds in
   expectation over splits, exactly so: by the split the users are exchangeable. The rate of all users of the pool is
   what the other guarantee bounds, in all but a share delta of the splits; the rate on the other half alone has its own
-  noise beside, and exceeds the bound more often. With thresholds by category, the same for each of them (the last model).
+  noise beside, and exceeds the bound more often. With thresholds by category (last model), the same for each.
 - *later*: chosen on the validation period, measured on the test period, as in production. These users are not
   exchangeable with those, and nothing is promised.
 
@@ -43,6 +43,10 @@ from conrec.progress import meter
 from conrec.seeds import generator
 
 KNOWN_TRUTH = ("simulation", "tightness")
+SMALL = 5
+"""A predict set within which low bounds can be met."""
+MAIN = 0.05
+"""Categories are judged from this bound on."""
 REACH = ((20, 0.0), (10, 0.0), (5, 0.0), (20, 0.25), (20, 1.0))
 """Sizes of the predict set and weights of scores (`filter.score_weight`)."""
 MODELS = ("most-disliked", "sasrec", "lc-rec-negatives", "conrec")
@@ -262,6 +266,8 @@ def of_run(run: Path, models: Sequence[str], splits: int, config: Config, seed: 
     segments = segments_of(categories, data.log.before(data.periods.validation), config.filter.segment_users)
     rules = [replace(rule, bound=bound) for rule in RULES for bound in BOUNDS]
     of_users = [rule for rule in rules if rule.rate == "user"]
+    of_categories = [rule for rule in of_users if rule.bound >= MAIN]
+    small = load_config(overrides={"prediction": {"predict_set": SMALL}})
     there = [model for model in models if (run / "predictions" / f"{model}.parquet").is_file()]
     found: dict[str, Any] = {}
     with meter("models", len(there)) as step:
@@ -270,9 +276,14 @@ def of_run(run: Path, models: Sequence[str], splits: int, config: Config, seed: 
                 pool(run, model, data, catalogue, config, one)
                 for one in (("validation", "test"), ("validation",), ("test",))
             )
+            fewer = pool(run, model, data, catalogue, small, ("validation", "test"))
+            size = {"predict_set": config.prediction.predict_set}
             found[model] = {
-                "splits": over_splits(both, rules, splits, seed),
-                "by_category": by_category(both, segments, of_users, splits, seed) if model == there[-1] else [],
+                "splits": [
+                    *({**size, **row} for row in over_splits(both, rules, splits, seed)),
+                    *({"predict_set": SMALL, **row} for row in over_splits(fewer, of_users, splits, seed)),
+                ],
+                "by_category": by_category(both, segments, of_categories, splits, seed) if model == there[-1] else [],
                 "later": later(periods[0], periods[1], rules, config.evaluation.bootstraps, seed),
                 "reach": reach(run, model, data, catalogue, config, seed),
                 **_counts(both, *periods),

@@ -25,30 +25,41 @@ TITLES = {"movietweetings": "MovieTweetings", "board-games": "board games", "ml-
 
 def paint_splits(result: Result) -> Callable[[Figure, Palette], None]:
     """Rate over bound on the other half of the users, over splits, and on the later period; rate "user"."""
+    runs = result["runs"]
+    models = list(dict.fromkeys(model for run in runs.values() for model in run["models"]))
+    columns = [(name, size) for name in runs for size in _sizes(runs[name])]
 
     def paint(figure: Figure, palette: Palette) -> None:
-        runs = result["runs"]
-        grid: Any = figure.subplots(len(GUARANTEES), len(runs), sharex=True, sharey=True, squeeze=False)
-        for column, (name, run) in enumerate(runs.items()):
+        grid: Any = figure.subplots(len(GUARANTEES), len(columns), sharex=True, sharey=True, squeeze=False)
+        for column, (name, size) in enumerate(columns):
             for line, guarantee in enumerate(GUARANTEES):
                 axes = grid[line][column]
                 axes.axhline(1, color=palette.quiet, ls="--", lw=1)
-                for place, (model, found) in enumerate(run["models"].items()):
-                    colour = palette.series[place]
-                    shift = (place - (len(run["models"]) - 1) / 2) * 0.2
-                    _splits(axes, _rows(found["splits"], "user", guarantee), colour, shift, model)
-                    _later(axes, _rows(found["later"], "user", guarantee), colour, shift + 0.08)
+                for model, found in runs[name]["models"].items():
+                    place = models.index(model)
+                    colour, shift = palette.series[place], (place - (len(models) - 1) / 2) * 0.16
+                    rows = [one for one in found["splits"] if one["predict_set"] == size]
+                    _splits(axes, _rows(rows, "user", guarantee), colour, shift, model)
+                    after = [one for one in found["reach"] if (one["predict_set"], one["score_weight"]) == (size, 0)]
+                    _later(axes, _rows(after, "user", guarantee), colour, shift + 0.06)
                 axes.set_xticks(range(len(BOUNDS)), labels=[f"{bound:.0%}" for bound in BOUNDS])
                 if line == 0:
-                    axes.set_title(TITLES.get(name, name))
+                    axes.set_title(f"{TITLES.get(name, name)},\n{size} predictions")
                 else:
                     axes.set_xlabel("bound")
                 if column == 0:
                     axes.set_ylabel(f"{guarantee}\nrate / bound")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        legend = {
+            label: one for axes in grid.flat for one, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=len(legend))
 
     return paint
+
+
+def _sizes(run: Mapping[str, Any]) -> list[int]:
+    """Sizes of predict sets that the splits were made with."""
+    return list(dict.fromkeys(one["predict_set"] for found in run["models"].values() for one in found["splits"]))
 
 
 def _rows(found: Iterable[Mapping[str, Any]], rate: str, guarantee: str) -> list[Mapping[str, Any]]:
@@ -133,17 +144,16 @@ def _likes(result: Result) -> list[str]:
 
 def _split_table(result: Result) -> list[str]:
     heads = (
-        "log", "model", "rate", "bound", "expectation: mean on the other half", "caught", "keeps everything",
-        "probability: all users above the bound", "other half above", "mean", "caught",
+        "log", "model", "predict set", "rate", "bound", "expectation: mean on the other half", "caught",
+        "keeps everything", "probability: all users above the bound", "other half above", "mean", "caught",
     )  # fmt: skip
     rows = []
     for name, model, found in _models(result):
         for rate in ("user", "pair"):
-            pairs = zip(*(_rows(found["splits"], rate, one) for one in GUARANTEES), strict=True)
-            for first, second in pairs:
+            for first, second in zip(*(_rows(found["splits"], rate, one) for one in GUARANTEES), strict=True):
                 rows.append(
                     (
-                        name, model, rate, f"{first['bound']:.0%}",
+                        name, model, str(first["predict_set"]), rate, f"{first['bound']:.0%}",
                         f"{first['mean']:.4f} ± {first['error']:.4f}", f"{first['caught']:.1%}",
                         f"{first['keeps_everything']:.0%}",
                         f"{second['pool_above']:.1%}", f"{second['other_half_above']:.1%}",

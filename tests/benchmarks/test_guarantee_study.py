@@ -140,7 +140,7 @@ def test_tables_and_plots(tmp_path: Path) -> None:
     groups = Ragged.from_rows([[0]] * 15 + [[1]] * 15)
     segments = Segments(("a", "b"), groups, np.zeros(2, dtype=np.bool_))
     model = {
-        "splits": over_splits(first, rules, 3, 0),
+        "splits": [{"predict_set": 20, **one} for one in over_splits(first, rules, 3, 0)],
         "by_category": by_category(first, segments, rules[:10], 3, 0),
         "later": later(first, second, rules, 50, 0),
         "reach": [{"predict_set": 5, "score_weight": 0.5, **one} for one in later(first, second, rules[:5], 50, 0)],
@@ -148,7 +148,7 @@ def test_tables_and_plots(tmp_path: Path) -> None:
     }
     result["runs"]["board-games"] = {"models": {"conrec": model}}
     text = guarantee_plots.tables(result)
-    assert text.count("| board games | conrec | user |") >= 5
+    assert text.count("| board games | conrec | 20 | user |") >= 5
     assert "| board games | conrec | 5 | 0.5 |" in text
     assert text.count("pairs taken for exchangeable") == 2 * len(BOUNDS)
     for name, painter in (("splits", guarantee_plots.paint_splits), ("simulation", guarantee_plots.paint_simulation)):

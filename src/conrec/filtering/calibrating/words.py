@@ -34,7 +34,7 @@ def statement(rule: Rule, liked: Liked, threshold: float | None, false_filters: 
     if able is not None:
         return (
             f"{false_filters} of {seen} are above the thresholds of their categories, of which {able} can drop "
-            f"something. Of each category by itself: {promise(rule)}"
+            f"something. Guarantee, of each category by itself: {promise(rule)}"
         )
     if threshold is None:
         return (
@@ -42,15 +42,18 @@ def statement(rule: Rule, liked: Liked, threshold: float | None, false_filters: 
             f"{rule.bound:g}{_short(rule)}: the filter keeps everything."
         )
     if threshold >= 1:
-        same = int((liked.similarity >= 1).sum())
+        same = liked.similarity >= 1
+        share = "of a user's on average" if rule.rate == "user" else "of them all, each user's weighted"
         return (
-            f"{same} of {seen} have the very codes of a predicted item, more than the bound of {rule.bound:g} allows "
-            "to lose: nothing is above 1, so the filter keeps everything."
+            f"{int(same.sum())} of {seen} have the very codes of a predicted item, {liked.rate(same, rule.cap):.4f} "
+            f"{share}: more than can be lost within a bound of {rule.bound:g}. Nothing is above 1, so the filter keeps "
+            "everything. Fewer predictions (prediction.predict_set) or predictions weighted by score "
+            "(filter.score_weight) leave it something to choose from."
         )
     dropped = liked.similarity > threshold
     return (
         f"{false_filters} of {seen} are above {threshold:.4f}, {liked.rate(dropped):.4f} of a user's on average, "
-        f"{liked.rate(dropped, None):.4f} of them all. {promise(rule)}"
+        f"{liked.rate(dropped, None):.4f} of them all. Guarantee: {promise(rule)}"
     )
 
 
@@ -68,7 +71,7 @@ def promise(rule: Rule) -> str:
     else:
         how = f"is at most {rule.bound:g} for {rule.confidence:.0%} of the draws of the validation users"
     return (
-        f"Guarantee: for users drawn as these were, in the validation period, {what} {how}. It says nothing of later "
+        f"for users drawn as these were, in the validation period, {what} {how}. It says nothing of later "
         "periods, whose users and items may differ: the figures on test anchors show what came of it there."
     )
 
