@@ -14,7 +14,7 @@ from conrec.artefacts import read_json, write_json
 from conrec.filtering.analysis.analyse import ANALYSIS
 from conrec.report.canvas import draw
 from conrec.report.caught_curves import HEIGHT, paint_caught
-from conrec.report.content import Cell, FigureBlock, Note, Table, number
+from conrec.report.content import Cell, FigureBlock, ListBlock, Note, Table, number
 from conrec.report.filter_analysis import filter_analysis
 from conrec.report.filtering import filtering
 from conrec.report.source import RunSource
@@ -41,7 +41,7 @@ def changed(finished_run: Path, tmp_path: Path) -> Path:
 def test_it_is_part_of_the_chapter_on_the_filter(source: RunSource) -> None:
     blocks = filter_analysis(source)
     assert filtering(source).blocks[-len(blocks) :] == tuple(blocks)
-    assert [type(one) for one in blocks[:2]] == [FigureBlock, FigureBlock]
+    assert [type(one) for one in blocks[:3]] == [FigureBlock, ListBlock, FigureBlock]
     tables = [one for one in blocks if isinstance(one, Table)]
     assert len(tables) == 5
     for table in tables:
@@ -57,7 +57,7 @@ def test_every_method_has_its_row_and_the_best_is_bold(source: RunSource, found:
         values = {name: one["equal"][column - 1]["caught"]["value"] for name, one in found["methods"].items()}
         best = max(values.values())
         for row in table.rows:
-            assert row[column].text == number(values[row[0].text])
+            assert row[column].text == number(values[row[0].text], 3)
             assert row[column].strong == (values[row[0].text] == best), rate
     reference = next(row for row in table.rows if row[0].text == "conrec")
     assert reference[-3] == Cell("–", tone="quiet")

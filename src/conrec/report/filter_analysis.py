@@ -9,7 +9,7 @@ from conrec.filtering.analysis.analyse import ANALYSIS
 from conrec.filtering.analysis.listings import SEGMENTS, at_main
 from conrec.report.canvas import draw
 from conrec.report.caught_curves import HEIGHT, paint_caught
-from conrec.report.content import Block, Cell, Note, Row, Table, absent, cell, figure_cell, integer, number
+from conrec.report.content import Block, Cell, ListBlock, Note, Row, Table, absent, cell, figure_cell, integer, number
 from conrec.report.plots import interval_panels
 from conrec.report.source import RunSource
 
@@ -46,6 +46,8 @@ def filter_analysis(source: RunSource) -> list[Block]:
         _remains(found),
         *_categories(found),
     ]
+    rules = [(name, method["says"]) for name, method in found["methods"].items() if method["kind"] == "rule"]
+    blocks.insert(1, ListBlock(tuple(rules)))
     missing = found.get("missing", {})
     blocks += [Note(f"Without “{name}”: {why}.", "quiet") for name, why in missing.items()]
     return blocks
@@ -77,19 +79,19 @@ def _equal(found: Mapping[str, Any]) -> Table:
     ]
     rows = []
     for name, method in found["methods"].items():
-        cells = [Cell(name, method["says"] if method["kind"] == "rule" else "")]
+        cells = [Cell(name)]
         for place, one in enumerate(method["equal"]):
             how = "partly at random" if one["beyond"] else ""
-            cells.append(figure_cell(one["caught"], strong=one["caught"]["value"] == best[place], count=how))
+            cells.append(_short(one["caught"], how, strong=one["caught"]["value"] == best[place]))
         main = at_main(found, name)
         cells.append(_difference(main["less_reference"] if main else None))
         below = main["below"] if main else None
         cells.append(
             Cell("–", tone="quiet")
             if below is None
-            else Cell(number(below["caught"]), f"at {number(below['false_filter_rate'])}")
+            else Cell(number(below["caught"], 3), f"at {number(below['false_filter_rate'], 3)}")
         )
-        cells.append(figure_cell(method["within"]))
+        cells.append(_short(method["within"]))
         rows.append(tuple(cells))
     counts = found["segments"]["all"]
     caption = (
@@ -105,17 +107,25 @@ def _equal(found: Mapping[str, Any]) -> Table:
         "Method",
         *(f"{rate:.0%} lost" for rate in found["rates"]),
         f"Less {found['reference'] or 'nothing'}\nat {main_rate}, paired",
-        f"Without lots\nat most {main_rate}",
-        "Of one user\ndisliked above liked",
+        f"No lots\nat most {main_rate}",
+        "One user\ntold apart",
     )
     return Table(caption, columns, tuple(rows))
+
+
+def _short(one: Mapping[str, Any] | None, how: str = "", *, strong: bool = False) -> Cell:
+    """A figure with three digits, of which a table can hold more columns."""
+    if one is None:
+        return Cell("–", tone="quiet")
+    interval = "" if one["low"] is None else f"{number(one['low'], 3)}–{number(one['high'], 3)}"
+    return Cell(number(one["value"], 3), "\n".join(part for part in (interval, how) if part), strong)
 
 
 def _difference(one: Mapping[str, Any] | None) -> Cell:
     if one is None or one["low"] is None:
         return Cell("–", tone="quiet")
     sign = "+" if one["difference"] > 0 else ""
-    return Cell(f"{sign}{number(one['difference'])}", f"{number(one['low'])} to {number(one['high'])}")
+    return Cell(f"{sign}{number(one['difference'], 3)}", f"{number(one['low'], 3)} to {number(one['high'], 3)}")
 
 
 def _calibrated(found: Mapping[str, Any]) -> Table:
@@ -154,7 +164,7 @@ def _segments(found: Mapping[str, Any]) -> Table:
         for segment in SEGMENTS:
             one = main["test"]["segments"][segment]
             rest = f"lost {_figure(one['false_filter_rate'])}\ndropped {_figure(one['filtering_rate'])}"
-            cells.append(figure_cell(one["caught"], count=rest))
+            cells.append(_short(one["caught"], rest))
         rows.append(tuple(cells))
     caption = (
         f"Kinds of users, at {found['main']:.0%} of everybody's liked items lost: share of disliked items caught, then "

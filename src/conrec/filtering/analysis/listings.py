@@ -40,8 +40,7 @@ def _equal(found: Mapping[str, Any]) -> Listing:
         main = at_main(found, name)
         difference = main["less_reference"] if main is not None else None
         interval = _interval(main["caught"]) if main is not None else "–"
-        below = f"{main['below']['false_filter_rate']:.2%}" if main is not None else "–"
-        rows.append((name, *cells, interval, _signed(difference), below, _value(method["within"])))
+        rows.append((name, *cells, interval, _signed(difference), _value(method["within"])))
     rates = [f"{rate:.0%}" for rate in found["rates"]]
     main_rate = f"{found['main']:.0%}"
     note = (
@@ -56,7 +55,6 @@ def _equal(found: Mapping[str, Any]) -> Listing:
         *rates,
         f"95 % at {main_rate}",
         f"less {found['reference'] or 'nothing'} at {main_rate}",
-        f"without lots, at most {main_rate}",
         "of one user",
     )
     return Listing("Dislikes caught at equal false-filter rates", columns, tuple(rows), note)

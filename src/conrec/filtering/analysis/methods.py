@@ -147,7 +147,7 @@ def platform_rules(
             rules += _blocks(attribute, groups)
     rules += _blocks("first code", code_groups(catalogue.sids.codes))[:1]
     everything = Ragged(np.arange(len(catalogue) + 1, dtype=np.int64), np.zeros(len(catalogue), dtype=np.int32))
-    rules.append(BlockGroup(GRUMBLERS, "dislikes among the user's likes and dislikes; no item", everything, "rate"))
+    rules.append(BlockGroup(GRUMBLERS, "the user's share of dislikes, whatever the item", everything, "rate"))
     rules.append(
         NearDislikes("near past dislikes", "cosine of rebuilt embeddings to any past dislike", catalogue.table)
     )
@@ -155,7 +155,9 @@ def platform_rules(
     if original is None:
         missing["near past dislikes, original"] = f"the run has no items/{EMBEDDINGS}"
     else:
-        rules.append(NearDislikes("near past dislikes, original", "the same before quantising", original))
+        rules.append(
+            NearDislikes("near past dislikes, original", "the same by the embeddings before quantising", original)
+        )
     training = data.log.before(data.periods.validation)
     rules += [
         Counted("most disliked items", "number of dislikes in the training period", MostDisliked.fit(training)),
@@ -165,7 +167,7 @@ def platform_rules(
             f"{config.popularity.half_life_days:g}",
             LivePopularity(config.popularity),
         ),
-        Shuffled("random", "nothing: at random", config.run.seed),
+        Shuffled("random", "at random", config.run.seed),
     ]
     return rules, missing
 
