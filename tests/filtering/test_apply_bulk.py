@@ -34,6 +34,7 @@ POLICIES = {
     "allow": (Policy(allow=frozenset(str(item) for item in range(1, 150))), None),
     "floor": (Policy(keep_at_least=60), None),
     "floor by request": (Policy(keep_at_least=16, allow=frozenset(["5", "6"])), "request"),
+    "sorted": (Policy(), None),
     "floor, dry run": (Policy(keep_at_least=60, dry_run=True), None),
 }
 
@@ -77,7 +78,15 @@ def test_every_row_as_if_asked_by_hand(run: Path, tmp_path: Path, name: str) -> 
         pq.write_table(pairs.slice(begin, end - begin), folder / f"part-{number}.parquet", row_group_size=500)
     (folder / "_SUCCESS").touch()
     done = apply_filter(
-        run, "conrec", folder, tmp_path / "out.parquet", block=256, policy=policy, request_column=request, now=now
+        run,
+        "conrec",
+        folder,
+        tmp_path / "out.parquet",
+        block=256,
+        policy=policy,
+        request_column=request,
+        now=now,
+        sort=name == "sorted",
     )
     out = pq.read_table(tmp_path / "out.parquet")
     assert out.select(pairs.column_names).equals(pairs)

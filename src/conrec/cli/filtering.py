@@ -36,6 +36,10 @@ def filter_apply(
         typer.Option(help="Column that says which rows of a user are one request, for filter.keep_at_least."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
+    sort: Annotated[
+        bool,
+        typer.Option("--sort", help="On DuckDB: bring each user's rows together first; faster for files in no order."),
+    ] = False,
     engine: Annotated[str, typer.Option(help="duckdb (this machine), or spark (extra).")] = "duckdb",
     overrides: Overrides = None,
 ) -> None:
@@ -62,6 +66,7 @@ def filter_apply(
             store=store,
             policy=policy,
             request_column=request_column,
+            sort=sort,
             engine=config.engine,
         )
     for line in done.lines():
