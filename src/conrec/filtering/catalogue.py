@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -174,7 +175,8 @@ class FilterCatalogue:
 
     def indices(self, item_ids: Iterable[str | None]) -> Int32[Array, " items"]:
         """Catalogue index of each item ID, -1 where it is unknown or null."""
-        return np.asarray([-1 if one is None else self._index.get(one, -1) for one in item_ids], dtype=np.int32)
+        # None is no key, so it is unknown like all others; what a request waits for most where there are a million items.
+        return np.fromiter(map(self._index.get, item_ids, repeat(-1)), dtype=np.int32)
 
     def items_of(self, codes: Int[Array, "*rows levels"]) -> Int32[Array, "*rows"]:
         """Catalogue index of each resolved semantic ID, -1 where no item has it (negative codes included).

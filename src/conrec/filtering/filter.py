@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float32, Int, Int32
 
 from conrec.arrays import Array
 from conrec.config import load_config
-from conrec.errors import ArtefactError, did_you_mean
 from conrec.filtering.calibrating.threshold import Threshold, read_threshold
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.decisions import (
@@ -43,9 +42,7 @@ from conrec.filtering.stores.base import PredictSet, PredictSetReader, StoredSet
 from conrec.filtering.stores.files import HEADER
 from conrec.filtering.stores.opening import codebooks_of, open_store
 
-__all__ = ["REASONS", "Decision", "Decisions", "Filtered", "NegativeFilter", "stored_models"]
-
-DEFAULT_MODEL = "conrec"
+__all__ = ["REASONS", "Decision", "Decisions", "Filtered", "NegativeFilter"]
 
 
 class NegativeFilter:
@@ -111,7 +108,7 @@ class NegativeFilter:
         path = Path(path)
         if model is None and (path / HEADER).is_file():
             path, model = path.parent.parent, path.name
-        model = _chosen(path, model)
+        model = chosen_model(path, model)
         if catalogue is None:
             catalogue = FilterCatalogue.load(path, grown=True)
         if store is None or isinstance(store, Path | str):
@@ -319,41 +316,6 @@ class NegativeFilter:
                 strict=True,
             )
         ]
-
-
-def stored_models(run_folder: Path) -> list[str]:
-    """Models of a run that have a predict-set store, sorted.
-
-    Raises:
-        ArtefactError: there is no such folder.
-    """
-    if not run_folder.is_dir():
-        raise ArtefactError("there is no run here", where=str(run_folder), expected="the folder of a finished run")
-    return sorted(header.parent.name for header in (run_folder / "filter").glob(f"*/{HEADER}"))
-
-
-def _chosen(run_folder: Path, model: str | None) -> str:
-    """The model whose filter is opened.
-
-    Raises:
-        ArtefactError: there is no such run, no store of this model, or several and none was named.
-    """
-    known = stored_models(run_folder)
-    if model is None and (len(known) == 1 or DEFAULT_MODEL in known):
-        return known[0] if len(known) == 1 else DEFAULT_MODEL
-    if model is None or model not in known:
-        none_named = f"there are predict-set stores of {len(known)} models, and none is named" if known else None
-        raise ArtefactError(
-            none_named
-            if model is None and none_named
-            else f"there is no predict-set store of a model {model or DEFAULT_MODEL!r}",
-            where=str(run_folder / "filter"),
-            mend=f"{did_you_mean(model or DEFAULT_MODEL, known)} Stores are written for the models in filter.models; "
-            "with another list the same run command adds them."
-            if known
-            else "The filter stage of this run has not finished: give the command of the run again.",
-        )
-    return model
 
 
 def _limit(threshold: float | None) -> float:
