@@ -61,7 +61,7 @@ class FilterCatalogue:
     sid_hash: str
     earlier: tuple[str, ...]
     items_file: Path | None
-    _index: dict[str, int]
+    _index: dict[str | None, int]
     _order: Array
     _keys: Array
     _radix: Array
@@ -146,7 +146,7 @@ class FilterCatalogue:
         keys = sid_keys(sids.resolved, sids.sizes)
         radix = np.cumprod([1, *reversed(sids.sizes[1:])], dtype=np.int64)[::-1].copy()
         order = np.argsort(keys, kind="stable").astype(np.int32)  # of items that share one the first comes first
-        index = {item_id: row for row, item_id in enumerate(item_ids)}
+        index: dict[str | None, int] = {item_id: row for row, item_id in enumerate(item_ids)}
         sid_hash = hash_semantic_ids(item_ids, sids)
         return cls(item_ids, sids, table, sid_hash, earlier, items_file, index, order, keys[order], radix)
 
@@ -175,7 +175,7 @@ class FilterCatalogue:
 
     def indices(self, item_ids: Iterable[str | None]) -> Int32[Array, " items"]:
         """Catalogue index of each item ID, -1 where it is unknown or null."""
-        # None is no key, so it is unknown like all others; what a request waits for most where there are a million items.
+        # A request waits for this most, where there are a million items: no line of Python for each. None is no key.
         return np.fromiter(map(self._index.get, item_ids, repeat(-1)), dtype=np.int32)
 
     def items_of(self, codes: Int[Array, "*rows levels"]) -> Int32[Array, "*rows"]:

@@ -38,6 +38,7 @@ from conrec.filtering.decisions import (
 from conrec.filtering.explaining import PastDislikes
 from conrec.filtering.item_table import max_similarity
 from conrec.filtering.policy import Policy
+from conrec.filtering.stored import chosen_model
 from conrec.filtering.stores.base import PredictSet, PredictSetReader, StoredSets, StoreUnavailableError
 from conrec.filtering.stores.files import HEADER
 from conrec.filtering.stores.opening import codebooks_of, open_store
