@@ -31,10 +31,10 @@ import torch
 from common import filter_world
 from common.harness import Report, Spread, arguments
 from common.machine import machine
-from conrec.filtering import kernels
 from conrec.filtering.calibrating.threshold import Threshold
 from conrec.filtering.filter import NegativeFilter
-from conrec.filtering.item_table import SCALE, ItemTable
+from conrec.filtering.vectors.compiled import SCALE
+from conrec.filtering.vectors.table import ItemTable
 
 PARTS = ("online", "bulk")
 CANDIDATES = 1000
@@ -231,7 +231,8 @@ def bytes_of_a_pair(negative_filter: NegativeFilter, asked: Requests) -> float:
     table, total, count = negative_filter.catalogue.table, 0.0, 0
     for user, chosen in list(zip(asked.users, asked.items, strict=True))[:20]:
         known = negative_filter.store.get(user)
-        assert known is not None and negative_filter.threshold is not None
+        assert known is not None
+        assert negative_filter.threshold is not None
         members = negative_filter.catalogue.items_of(known.codes)
         room, limit = table.slack, negative_filter.threshold
         first = table.first[chosen].astype(np.float64) @ table.first[members].astype(np.float64).T / SCALE**2
@@ -282,7 +283,7 @@ def main() -> None:
         negative_filter = NegativeFilter.load(run)
         report.figure("seconds_to_open", time.perf_counter() - begin)
         begin = time.perf_counter()
-        kernels.warm(negative_filter.catalogue.table)
+        negative_filter.catalogue.table.warm()
         report.figure("seconds_to_compile_or_load", time.perf_counter() - begin)
         table: ItemTable = negative_filter.catalogue.table
         held = sum(one.nbytes for one in (table.rows, table.lengths, table.first, table.second))

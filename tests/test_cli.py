@@ -82,7 +82,7 @@ def test_brackets_are_printed_as_they_are(monkeypatch, tmp_path):
 
 def test_what_needs_no_model_loads_no_torch():
     code = (
-        "import sys; import conrec.cli, conrec.evaluation.evaluate, conrec.filtering.apply, conrec.logs.check, "
+        "import sys; import conrec.cli, conrec.evaluation.evaluate, conrec.filtering.bulk.apply, conrec.logs.check, "
         "conrec.predicting.store; "
         "sys.exit('torch' in sys.modules)"
     )

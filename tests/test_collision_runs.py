@@ -11,7 +11,7 @@ import pytest
 
 from conrec.artefacts import read_json, read_parquet, write_parquet
 from conrec.config import load_config
-from conrec.filtering.apply import apply_filter
+from conrec.filtering.bulk.apply import apply_filter
 from conrec.filtering.stores.lmdb import PredictSetStore
 from conrec.items.space import ItemSpace, read_items
 from conrec.logs.log import Log

@@ -1,7 +1,7 @@
 """A made-up run as large as wanted for the benchmarks of the filter, written by the public writers.
 
 Items have embeddings whose spectrum is that of the rebuilt items of a MovieTweetings run (12,611 films, 384 features of
-all-MiniLM-L6-v2 behind an RQ-VAE): the screen of `conrec.filtering.item_table` has as hard a time with them as there.
+all-MiniLM-L6-v2 behind an RQ-VAE): the screen of `conrec.filtering.vectors` has as hard a time with them as there.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def user_id(user: int) -> str:
 def rebuilt_rows(items: int, dim: int, seed: int) -> np.ndarray:
     """Unit rows, float32 [items, dim]: 128 groups, sizes falling with rank, and as much again of their own.
 
-    Variances go after `SPECTRUM`. Of candidates a tenth of which is nearer than a threshold, a first look at 32 features
+    Variances go after `SPECTRUM`. Of candidates a tenth of which is nearer than a threshold, a look at 32 features
     leaves 52 % open (of that run's films: 42 %), and 128 features leave 11 % (11 %).
     """
     chance = np.random.default_rng(seed)

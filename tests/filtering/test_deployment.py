@@ -23,9 +23,8 @@ HEAVY = ("torch", "transformers", "tokenizers", "pandas", "pyspark", "sentence_t
 
 
 def test_neither_filter_nor_service_imports_what_trains() -> None:
-    rooms = (
-        "conrec.filtering.filter, conrec.filtering.apply, conrec.filtering.serving.app, conrec.filtering.serving.server"
-    )
+    modules = ("filter", "bulk.apply", "serving.app", "serving.server")
+    rooms = ", ".join(f"conrec.filtering.{one}" for one in modules)
     code = f"import sys, conrec.cli.serving, {rooms}; print([one for one in {HEAVY} if one in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

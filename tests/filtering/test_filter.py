@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from conrec.artefacts import read_tensors, write_json, write_tensors
 from conrec.errors import ArtefactError
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.item_table import SCALE, ItemTable, max_similarity
 from conrec.filtering.filter import NegativeFilter
+from conrec.filtering.vectors.table import ItemTable, max_similarity
 
 Build = Callable[[float | None], Path]
 

@@ -44,8 +44,8 @@ def filter_apply(
     overrides: Overrides = None,
 ) -> None:
     """Judge (user, candidate) pairs: every row comes back with its similarity, and whether it is dropped."""
-    from conrec.filtering.apply import apply_filter  # noqa: PLC0415
-    from conrec.filtering.pairs import FilterJob  # noqa: PLC0415
+    from conrec.filtering.bulk.apply import apply_filter  # noqa: PLC0415
+    from conrec.filtering.bulk.pairs import FilterJob  # noqa: PLC0415
     from conrec.filtering.policy import Policy  # noqa: PLC0415
 
     settings = run_folder / "config.toml"
@@ -53,7 +53,7 @@ def filter_apply(
     config = load_config(file=settings if settings.is_file() else None, overrides=parse_overrides(asked))
     policy = Policy.of(config.filter)
     if config.engine.name == "spark":
-        from conrec.filtering.spark import apply_on_spark  # noqa: PLC0415
+        from conrec.filtering.bulk.spark import apply_on_spark  # noqa: PLC0415
 
         job = FilterJob(run_folder.resolve(), model, store, policy, request_column)
         done = apply_on_spark(job, candidates, out_file, config.engine)

@@ -14,7 +14,7 @@ from jaxtyping import Int, Int32
 from conrec.arrays import Array
 from conrec.artefacts import read_parquet, read_tensors
 from conrec.errors import ArtefactError
-from conrec.filtering.item_table import ItemTable
+from conrec.filtering.vectors.table import ItemTable
 from conrec.items.growing.growth import current_catalogue, own_catalogue
 from conrec.items.semantic_ids import SemanticIds, read_semantic_ids, sid_keys
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE, hash_semantic_ids

@@ -36,12 +36,12 @@ from conrec.filtering.decisions import (
     Filtered,
 )
 from conrec.filtering.explaining import PastDislikes
-from conrec.filtering.item_table import max_similarity
 from conrec.filtering.policy import Policy
 from conrec.filtering.stored import chosen_model
 from conrec.filtering.stores.base import PredictSet, PredictSetReader, StoredSets, StoreUnavailableError
 from conrec.filtering.stores.files import HEADER
 from conrec.filtering.stores.opening import codebooks_of, open_store
+from conrec.filtering.vectors.table import max_similarity
 
 __all__ = ["REASONS", "Decision", "Decisions", "Filtered", "NegativeFilter"]
 

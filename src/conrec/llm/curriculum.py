@@ -96,7 +96,13 @@ def draw_samples(
         if len(prompts.select(log, int(anchors.user[row]), int(anchors.timestamp[row]), context)):
             rows.append(row)
     if not rows:
-        raise ConrecError(f"no training anchor has an event in the context {context!r}", where="grpo.stages")
+        raise ConrecError(
+            f"no training anchor has an event in the context {context!r}",
+            where="grpo.stages",
+            mend="Raise prompts.recent_days, where times are coarse, or leave this stage out."
+            if context == "recent"
+            else "Leave this stage out.",
+        )
     drawn = anchors.select(np.asarray(rows))
     return RewardSamples(drawn.user, drawn.timestamp, gts(drawn), drawn.future_positives)
 

@@ -10,7 +10,7 @@ from conrec.arrays import Array
 from conrec.evaluation.predictions import read_predictions
 from conrec.filtering.calibrating.threshold import above
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.item_table import max_similarity
+from conrec.filtering.vectors.table import max_similarity
 from conrec.logs.anchors import Anchors
 from conrec.protocol import NEGATIVE, POSITIVE
 from conrec.report.content import Cell, Example, Note, Section, Table, absent, date, number, titles

@@ -14,7 +14,7 @@ from conrec.arrays import Array, Ragged
 from conrec.filtering.analysis.pairs import NEGATIVES, Pairs
 from conrec.filtering.analysis.remains import Candidates
 from conrec.filtering.analysis.segments import NO_CATEGORY, OTHERS, Categories, user_segments
-from conrec.filtering.item_table import ItemTable
+from conrec.filtering.vectors.table import ItemTable
 from tests.filtering.analysis.small_world import anchors_of, unit
 
 ROWS = unit(np.asarray([[1, 0], [0, 1], [-1, 0], [0, -1], [1, 1], [1, 0]], dtype=np.float64))

@@ -14,7 +14,7 @@ from conrec.baselines.popularity import LivePopularity, MostDisliked
 from conrec.config import PopularityConfig
 from conrec.filtering.analysis.pairs import KINDS, Pairs, past_items
 from conrec.filtering.analysis.rules import BlockGroup, Counted, NearDislikes, Rule, Shuffled, uniform
-from conrec.filtering.item_table import ItemTable
+from conrec.filtering.vectors.table import ItemTable
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log
 from tests.filtering.analysis.small_world import Event, anchors_of, log_of, unit

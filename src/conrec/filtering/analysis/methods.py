@@ -21,7 +21,7 @@ from conrec.filtering.analysis.pairs import Pairs
 from conrec.filtering.analysis.rules import COSINE_FLOOR, BlockGroup, Counted, NearDislikes, Rule, Shuffled
 from conrec.filtering.calibrating.similarities import predict_sets
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.item_table import ItemTable, max_similarity
+from conrec.filtering.vectors.table import ItemTable, max_similarity
 from conrec.items.diagnosis.diagnostics import unit_rows
 from conrec.logs.anchors import Anchors
 from conrec.rows import in_order

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from conrec.arrays import Array, Ragged
-from conrec.filtering.item_table import ItemTable
+from conrec.filtering.vectors.table import ItemTable
 
 __all__ = ["Candidates", "Remains"]
 

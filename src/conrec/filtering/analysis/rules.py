@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from conrec.arrays import Array, Ragged
 from conrec.baselines.base import CatalogueScorer
 from conrec.filtering.analysis.pairs import Pairs, past_items
-from conrec.filtering.item_table import ItemTable, max_similarity
+from conrec.filtering.vectors.table import ItemTable, max_similarity
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log
 from conrec.protocol import NEGATIVE, POSITIVE

@@ -12,8 +12,8 @@ from conrec.config import Config
 from conrec.evaluation.evaluate import RunData
 from conrec.evaluation.predictions import read_predictions
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.item_table import max_similarity
 from conrec.filtering.policy import Policy
+from conrec.filtering.vectors.table import max_similarity
 from conrec.logs.anchors import Anchors
 
 __all__ = ["AnchorSimilarities", "Pairs", "anchor_similarities", "predict_sets", "split_similarities"]

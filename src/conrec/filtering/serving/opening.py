@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conrec.filtering import kernels
 from conrec.filtering.catalogue import ITEM_TABLE, FilterCatalogue
 from conrec.filtering.filter import NegativeFilter
 from conrec.filtering.serving.live import Live, stamp
@@ -39,7 +38,7 @@ class Source:
             ConrecError: it cannot be opened.
         """
         opened = NegativeFilter.load(self.run, self.model, store=self.store, catalogue=catalogue)
-        kernels.warm(opened.catalogue.table)  # not in the first request
+        opened.catalogue.table.warm()  # not in the first request
         return opened
 
     def live(self) -> Live:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conrec.artefacts import saying_disk_full
-from conrec.filtering.tables import SEPARATORS, Block, Row, inferred
+from conrec.filtering.bulk.tables import SEPARATORS, Block, Row, inferred
 
 __all__ = ["table_writer"]
 
@@ -27,7 +27,7 @@ def table_writer(
 
     Args:
         path: a temporary name.
-        suffix: the format, one of `conrec.filtering.tables.SUFFIXES`.
+        suffix: the format, one of `conrec.filtering.bulk.tables.SUFFIXES`.
         schema: columns of the output without the added ones; None only for JSON lines.
         more: the added columns.
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conrec.filtering import kernels
-from conrec.filtering.item_table import ItemTable, max_similarity
-from conrec.filtering.pair_kernel import nearest_of_pairs
+from conrec.filtering.vectors import compiled
+from conrec.filtering.vectors.nearest import nearest_of_pairs
+from conrec.filtering.vectors.table import ItemTable, max_similarity
 
 
 def plain(table: ItemTable, predicted, sets, items, weights):
@@ -24,7 +24,7 @@ def plain(table: ItemTable, predicted, sets, items, weights):
     return similarity, nearest
 
 
-@pytest.mark.skipif(not kernels.COMPILED, reason="numba comes with the extra `serve`")
+@pytest.mark.skipif(not compiled.COMPILED, reason="numba comes with the extra `serve`")
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
@@ -45,7 +45,7 @@ def test_all_three_ways_agree_to_the_bit(seed: int, dimension: int, spread: floa
     weights = {"none": None, "some": rng.random(predicted.shape), "zero": np.zeros(predicted.shape)}[kind]
     expected = plain(table, predicted, sets, items, weights)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "COMPILED", False)
+        patch.setattr(compiled, "COMPILED", False)
         without = max_similarity(table, predicted, sets, items, weights)
     for found in (nearest_of_pairs(table, predicted, sets, items, weights), without):
         np.testing.assert_array_equal(found[0], expected[0], strict=True)
@@ -70,14 +70,14 @@ def test_a_system_that_keeps_nothing_compiles_all_the_same(monkeypatch: pytest.M
     def njit(cache=False, **_):
         asked.append(cache)
 
-        def compiled(function):
+        def made(function):
             if cache:
                 raise RuntimeError("cannot cache function: no locator available for file")
             return function
 
-        return compiled
+        return made
 
-    monkeypatch.setattr(kernels, "njit", njit, raising=False)
-    monkeypatch.setattr(kernels, "COMPILED", True)
-    assert kernels._compiled(len) is len
+    monkeypatch.setattr(compiled, "njit", njit, raising=False)
+    monkeypatch.setattr(compiled, "COMPILED", True)
+    assert compiled.compiled(len) is len
     assert asked == [True, False]

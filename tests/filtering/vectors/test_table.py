@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conrec.errors import ArtefactError
-from conrec.filtering import kernels
-from conrec.filtering.item_table import FIRST, SCALE, SCREEN, ItemTable
+from conrec.filtering.vectors import compiled
+from conrec.filtering.vectors.compiled import SCALE
+from conrec.filtering.vectors.table import FIRST, SCREEN, ItemTable
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -69,7 +70,7 @@ def test_both_ways_and_the_literal_rule_agree_to_the_bit(
 
 
 def test_the_compiled_way_is_the_one_that_was_tested() -> None:
-    assert kernels.COMPILED
+    assert compiled.COMPILED
 
 
 def test_without_numba_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +80,7 @@ def test_without_numba_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch)
     limits = rng.uniform(0.8, 1, 2000).astype(np.float32)
     compiled = table.dropped(items, members, np.ones(20), limits)
     assert 0 < compiled.sum() < len(items) / 2
-    monkeypatch.setattr(kernels, "COMPILED", False)
+    monkeypatch.setattr(compiled, "COMPILED", False)
     np.testing.assert_array_equal(table.dropped(items, members, np.ones(20), limits), compiled)
 
 

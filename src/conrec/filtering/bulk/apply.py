@@ -1,7 +1,7 @@
 """``conrec filter apply``: a table of (user, candidate) pairs in, the same rows with the filter's decision out.
 
 Rows are read, judged and written block by block, in the order that they have, so memory stays bounded however long the
-table is. Where the filter's policy asks something of a whole request, see `conrec.filtering.grouping`.
+table is. Where the filter's policy asks something of a whole request, see `conrec.filtering.bulk.grouping`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from jaxtyping import Int64
 from conrec.arrays import Array
 from conrec.artefacts import replacing
 from conrec.errors import DataError
+from conrec.filtering.bulk.grouping import in_file_order
+from conrec.filtering.bulk.pairs import ADDED, JUDGED, FilterJob, PairJudge, refuse_added
+from conrec.filtering.bulk.table_writers import table_writer
+from conrec.filtering.bulk.tables import Block, OpenTable, open_table, suffix_of
 from conrec.filtering.calibrating.threshold import in_words, read_threshold
 from conrec.filtering.decisions import DROPPED, KEPT, REASONS, UNKNOWN_ITEM, UNKNOWN_USER, Decisions
-from conrec.filtering.grouping import in_file_order
-from conrec.filtering.pairs import ADDED, JUDGED, FilterJob, PairJudge, refuse_added
 from conrec.filtering.policy import Policy
-from conrec.filtering.table_writers import table_writer
-from conrec.filtering.tables import Block, OpenTable, open_table, suffix_of
 from conrec.progress import meter
 from conrec.settings.engine import EngineConfig
 

@@ -5,24 +5,17 @@ The answers are those of `ItemTable.similarities` to the last bit; without numba
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from conrec.arrays import Array
+from conrec.filtering.vectors.compiled import SCALE, compiled, product
 
 if TYPE_CHECKING:
-    from conrec.filtering.item_table import ItemTable
+    from conrec.filtering.vectors.table import ItemTable
 
-try:
-    from numba import njit
-except ImportError:  # the extra `serve` brings it
-    COMPILED = False
-else:
-    COMPILED = True
-
-__all__ = ["COMPILED", "dropped", "warm"]
+__all__ = ["dropped"]
 
 BLOCK = 256
 """Candidates of one matrix product; their first look (32 KiB) stays in the nearest cache."""
@@ -30,8 +23,6 @@ BLOCK = 256
 
 def dropped(table: ItemTable, items: Array, members: Array, weights: Array, thresholds: Array) -> Array:
     """See `ItemTable.dropped`, which checks what comes in."""
-    from conrec.filtering.item_table import SCALE  # noqa: PLC0415
-
     out = np.zeros(len(items), dtype=np.bool_)
     weight = np.ascontiguousarray(weights, dtype=np.float64)
     to_one = weight / SCALE**2
@@ -53,38 +44,7 @@ def dropped(table: ItemTable, items: Array, members: Array, weights: Array, thre
     return out
 
 
-def warm(table: ItemTable) -> None:
-    """Compile before the first request, which takes seconds where nothing is cached."""
-    if COMPILED and len(table):
-        from conrec.filtering.pair_kernel import nearest_of_pairs  # noqa: PLC0415  (it needs this module)
-
-        one = np.zeros(1, dtype=np.int32)
-        dropped(table, one, one, np.ones(1), np.zeros(1, dtype=np.float32))
-        nearest_of_pairs(table, one[:, None], one, one, None)
-
-
-def _compiled(function: Any) -> Any:
-    # contract: a product and a sum may become one instruction; the screens have room for that, the full rows are whole
-    # numbers. nnan: no row holds NaN.
-    plain = inspect.unwrap(function)  # without the checks of types that tests wrap around every function
-    if not COMPILED:
-        return plain
-    try:
-        return njit(nogil=True, cache=True, fastmath={"contract", "nnan"})(plain)
-    except RuntimeError:  # nowhere to keep what was compiled: a read-only system without a home
-        return njit(nogil=True, fastmath={"contract", "nnan"})(plain)
-
-
-@_compiled
-def _product(left: Array, right: Array, features: int) -> np.int32:
-    """Dot product of the first features of two rows; no partial sum passes 2^31 (Cauchy and Schwarz)."""
-    total = np.int32(0)
-    for feature in range(features):
-        total = np.int32(total + np.int32(np.int32(left[feature]) * np.int32(right[feature])))
-    return total
-
-
-@_compiled
+@compiled
 def _dropped(
     rows: Array,
     lengths: Array,
@@ -139,14 +99,14 @@ def _dropped(
                 if not bounds[i, c] + room > threshold:
                     continue
                 weight, other = weights[i], predicted[i]
-                above = float(_product(candidate, other, screen))
+                above = float(product(candidate, other, screen))
                 if not weight * (above / unit + slack) > threshold:
                     continue
                 rests = float(np.int32(candidate[screen - 1]) * np.int32(other[screen - 1]))
                 if weight * ((above - 2 * rests) / unit - slack) > threshold:
                     out[begin + c] = True
                     break
-                whole = float(_product(rows[item], rows[members[i]], features))
+                whole = float(product(rows[item], rows[members[i]], features))
                 if np.float32(whole / (lengths[item] * lengths[members[i]]) * weight) > threshold:
                     out[begin + c] = True
                     break

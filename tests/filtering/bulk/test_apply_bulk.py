@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from conrec.errors import ArtefactError, DataError
-from conrec.filtering.apply import ADDED, apply_filter
+from conrec.filtering.bulk.apply import ADDED, apply_filter
+from conrec.filtering.bulk.grouping import whole_groups
+from conrec.filtering.bulk.pairs import FilterJob, distinct_ids
 from conrec.filtering.decisions import DROPPED, REASONS
 from conrec.filtering.filter import NegativeFilter
-from conrec.filtering.grouping import whole_groups
-from conrec.filtering.pairs import FilterJob, distinct_ids
 from conrec.filtering.policy import Policy
 from conrec.filtering.stores.base import StoreUnavailableError
 from conrec.settings.engine import EngineConfig
@@ -182,7 +182,7 @@ def test_a_small_catalogue_and_a_large_one_are_searched_alike(run: Path, monkeyp
     judge = FilterJob(run, "conrec").open()
     ids = distinct_ids(pa.chunked_array([["300", None, "1", "no", "1", ""]]), "here", "item_id")
     found = judge.items(ids)
-    monkeypatch.setattr("conrec.filtering.pairs.MANY", -1.0)
+    monkeypatch.setattr("conrec.filtering.bulk.pairs.MANY", -1.0)
     assert judge.items(ids).tolist() == found.tolist() == [299, -1, 0, -1, 0, -1]
 
 
@@ -226,7 +226,7 @@ def test_folders_that_are_no_table_are_refused(run: Path, tmp_path: Path) -> Non
 
 
 def test_wide_rows_come_in_short_blocks(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conrec.filtering.tables.BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr("conrec.filtering.bulk.tables.BLOCK_BYTES", 1 << 16)
     wide = [f"{number:03}" + "x" * 10_000 for number in range(60)]
     pq.write_table(pa.table({"user_id": wide, "item_id": ["1"] * 60}), tmp_path / "in.parquet", compression="none")
     done = apply_filter(run, "conrec", tmp_path / "in.parquet", tmp_path / "out.parquet")
@@ -265,7 +265,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from conrec.artefacts import disk_full
-from conrec.filtering.apply import apply_filter
+from conrec.filtering.bulk.apply import apply_filter
 from conrec.filtering.policy import Policy
 run, source, out = map(Path, sys.argv[1:4])
 resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
@@ -296,8 +296,8 @@ def test_a_full_disk_leaves_the_old_output(run: Path, tmp_path: Path, name: str)
 SLOW = """
 import sys, time
 from pathlib import Path
-from conrec.filtering import apply
-from conrec.filtering.tables import OpenTable
+from conrec.filtering.bulk import apply
+from conrec.filtering.bulk.tables import OpenTable
 blocks = OpenTable.blocks
 def one_at_a_time(self, size=None):
     for number, one in enumerate(blocks(self, 10)):

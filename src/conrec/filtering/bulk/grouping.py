@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conrec.artefacts import saying_disk_full
+from conrec.filtering.bulk.pairs import FilterJob, PairJudge, as_text
 from conrec.filtering.decisions import Decisions
-from conrec.filtering.pairs import FilterJob, PairJudge, as_text
 from conrec.logs.engines import DuckDb
 from conrec.settings.engine import EngineConfig
 

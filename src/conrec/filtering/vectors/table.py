@@ -14,7 +14,7 @@ last bit on every machine, in every block and in both of the ways below; that of
   for any V with orthonormal rows; with V the main axes of the rows the right side is close, and the length of the rest
   is one more feature. So one product of 32 features shows for most candidates that nothing is near enough; of the
   others 128 features decide most, and the full rows are read only where these leave it open (see
-  `conrec.filtering.kernels`).
+  `conrec.filtering.vectors.screen`).
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ from jaxtyping import Bool, Float32, Float64, Int
 from conrec.arrays import Array
 from conrec.artefacts import map_tensors, read_tensor_metadata, write_tensors
 from conrec.errors import ArtefactError
-from conrec.filtering import kernels
-from conrec.filtering.pair_kernel import nearest_of_pairs
+from conrec.filtering.vectors import compiled, screen
+from conrec.filtering.vectors.compiled import SCALE
+from conrec.filtering.vectors.nearest import nearest_of_pairs
 
-__all__ = ["SCALE", "ItemTable", "max_similarity"]
+__all__ = ["ItemTable", "max_similarity"]
 
-SCALE = 32_000
-"""A feature of 1 as a whole number; a little below what 16 bits hold, for lengths are rounded up."""
 FIRST, SCREEN = 32, 128
 """Features of the first look and of the whole screen; the last one of each is the length of the rest."""
 _AT_ONCE = 1 << 16
@@ -80,12 +79,12 @@ class ItemTable:
             lengths[part][lengths[part] == 0] = 1
             whole *= SCALE / lengths[part][:, None]
             turned = whole @ axes
-            for screen in (first, second):
-                width = min(screen.shape[1] - 1, turned.shape[1])
+            for short in (first, second):
+                width = min(short.shape[1] - 1, turned.shape[1])
                 head = turned[:, :width]
                 rest = np.square(whole).sum(axis=1) - np.square(head).sum(axis=1)
-                screen[part, :width] = np.rint(head)
-                screen[part, -1] = np.ceil(np.sqrt(np.maximum(rest, 0)))
+                short[part, :width] = np.rint(head)
+                short[part, -1] = np.ceil(np.sqrt(np.maximum(rest, 0)))
         return cls(rows, lengths, first, second, _slack(SCREEN))
 
     def __len__(self) -> int:
@@ -170,13 +169,20 @@ class ItemTable:
         """
         if not len(members) or not len(items):
             return np.zeros(len(items), dtype=np.bool_)
-        if kernels.COMPILED:
-            return kernels.dropped(self, items, members, weights, thresholds)
+        if compiled.COMPILED:
+            return screen.dropped(self, items, members, weights, thresholds)
         out = np.zeros(len(items), dtype=np.bool_)
         known = np.flatnonzero(items >= 0)
         weighted = self.similarities(items[known], members) * weights
         out[known] = weighted.max(axis=1).astype(np.float32) > thresholds[known]
         return out
+
+    def warm(self) -> None:
+        """Compile both questions before the first request, which takes seconds where nothing was kept."""
+        if compiled.COMPILED and len(self):
+            one = np.zeros(1, dtype=np.int32)
+            screen.dropped(self, one, one, np.ones(1), np.zeros(1, dtype=np.float32))
+            nearest_of_pairs(self, one[:, None], one, one, None)
 
 
 def max_similarity(
@@ -201,7 +207,7 @@ def max_similarity(
         The similarity (NaN where the pair has no candidate, no set or an empty one) and the item of the predict set
         that is nearest (int32), -1 where there is none; ties go to the better rank.
     """
-    if kernels.COMPILED and predicted.size:
+    if compiled.COMPILED and predicted.size:
         return nearest_of_pairs(table, predicted, sets, items, weights)
     similarity = np.full(len(items), np.nan, dtype=np.float32)
     nearest = np.full(len(items), -1, dtype=np.int32)

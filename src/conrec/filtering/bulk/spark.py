@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 
 from conrec import errors
 from conrec.errors import ConfigError, ConrecError, DataError, MissingExtraError
-from conrec.filtering.apply import ApplySummary, summary_of
+from conrec.filtering.bulk.apply import ApplySummary, summary_of
+from conrec.filtering.bulk.grouping import sort_keys, whole_groups
+from conrec.filtering.bulk.pairs import JUDGED, FilterJob, PairJudge, refuse_added
+from conrec.filtering.bulk.tables import open_table
 from conrec.filtering.decisions import REASONS
-from conrec.filtering.grouping import sort_keys, whole_groups
-from conrec.filtering.pairs import JUDGED, FilterJob, PairJudge, refuse_added
-from conrec.filtering.tables import open_table
 from conrec.folders import replacing_folder
 from conrec.logs.parquet import open_parquet, parquet_parts
 from conrec.settings.engine import EngineConfig
@@ -98,7 +98,7 @@ def filter_pairs(pairs: DataFrame, job: FilterJob) -> DataFrame:
 
 
 def apply_on_spark(job: FilterJob, candidates: Path, out_folder: Path, engine: EngineConfig) -> ApplySummary:
-    """`conrec.filtering.apply.apply_filter` on Spark.
+    """`conrec.filtering.bulk.apply.apply_filter` on Spark.
 
     Args:
         job: which filter, and what a request is.

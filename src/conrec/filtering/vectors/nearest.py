@@ -1,6 +1,6 @@
 """The nearest predicted item of each of many pairs, compiled: short rows first, full rows only where they can matter.
 
-The answers are those of the plain way in `conrec.filtering.item_table.max_similarity` to the last bit.
+The answers are those of the plain way in `conrec.filtering.vectors.table.max_similarity` to the last bit.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from conrec.arrays import Array
-from conrec.filtering.kernels import _compiled, _product
+from conrec.filtering.vectors.compiled import SCALE, compiled, product
 
 if TYPE_CHECKING:
-    from conrec.filtering.item_table import ItemTable
+    from conrec.filtering.vectors.table import ItemTable
 
 __all__ = ["nearest_of_pairs"]
 
@@ -24,9 +24,7 @@ BLOCK = 64
 def nearest_of_pairs(
     table: ItemTable, predicted: Array, sets: Array, items: Array, weights: Array | None
 ) -> tuple[Array, Array]:
-    """See `conrec.filtering.item_table.max_similarity`, which checks what comes in."""
-    from conrec.filtering.item_table import SCALE  # noqa: PLC0415
-
+    """See `conrec.filtering.vectors.table.max_similarity`, which checks what comes in."""
     similarity = np.full(len(items), np.nan, dtype=np.float32)
     nearest = np.full(len(items), -1, dtype=np.int32)
     pairs = np.flatnonzero((sets >= 0) & (items >= 0))
@@ -49,7 +47,7 @@ def nearest_of_pairs(
     return similarity, nearest
 
 
-@_compiled
+@compiled
 def _nearest_of_pairs(
     rows: Array,
     lengths: Array,
@@ -85,7 +83,7 @@ def _nearest_of_pairs(
             for i in range(size):
                 member = predicted[here, i]
                 if member >= 0:
-                    bounds[i] = weights[here, i] * (float(_product(looks[c], first[member], width)) / unit + slack)
+                    bounds[i] = weights[here, i] * (float(product(looks[c], first[member], width)) / unit + slack)
                     if bounds[i] > most:
                         start, most = i, bounds[i]
             if start < 0:
@@ -97,7 +95,7 @@ def _nearest_of_pairs(
                 member = predicted[here, i]
                 if member < 0 or bounds[i] < best:
                     continue
-                whole = float(_product(wholes[c], rows[member], features))
+                whole = float(product(wholes[c], rows[member], features))
                 value = whole / (own[c] * lengths[member]) * weights[here, i]
                 if value > best or (value == best and i < at):
                     best, at = value, i

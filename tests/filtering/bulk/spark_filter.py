@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from conrec.errors import ArtefactError
-from conrec.filtering.pairs import FilterJob
+from conrec.filtering.bulk.pairs import FilterJob
+from conrec.filtering.bulk.spark import apply_on_spark, filter_pairs, map_in_arrow, raising_ours
 from conrec.filtering.policy import Policy
-from conrec.filtering.spark import apply_on_spark, filter_pairs, map_in_arrow, raising_ours
 from conrec.logs.engines.spark import local_session
 from conrec.settings.engine import EngineConfig
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from conrec.errors import ArtefactError, ConfigError, DataError, MissingExtraError
-from conrec.filtering import spark
-from conrec.filtering.apply import ADDED, apply_filter
-from conrec.filtering.pairs import FilterJob
+from conrec.filtering.bulk import spark
+from conrec.filtering.bulk.apply import ADDED, apply_filter
+from conrec.filtering.bulk.pairs import FilterJob
+from conrec.filtering.bulk.spark import apply_on_spark, filter_pairs, map_in_arrow, raising_ours
 from conrec.filtering.policy import Policy
-from conrec.filtering.spark import apply_on_spark, filter_pairs, map_in_arrow, raising_ours
 from conrec.settings.engine import EngineConfig
 from tests.filtering.random_run import DAY, drawn_pairs, write_random_run
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conrec.errors import ArtefactError, DataError
-from conrec.filtering.apply import ADDED, apply_filter
+from conrec.filtering.bulk.apply import ADDED, apply_filter
 
 Build = Callable[[float | None], Path]
 

@@ -1,6 +1,6 @@
 """A block of (user, candidate) pairs judged: Arrow columns in, the filter's decision as Arrow columns out.
 
-The one way from tables to the filter, for files (`conrec.filtering.apply`) and for Spark (`conrec.filtering.spark`).
+The one way from tables to the filter, for files (`bulk.apply`) and for Spark (`bulk.spark`).
 Each distinct ID of a block is looked at once, users in the order of the store's keys; no Python object is made for a
 pair.
 """

@@ -1,0 +1,1 @@
+"""Files and data frames of (user, candidate) pairs in, the same rows with decisions out."""
