@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from conrec.errors import ConfigError
 from conrec.filtering.filter import NegativeFilter
-from conrec.filtering.policy import DAY, Policy
+from conrec.filtering.policy import Policy
 from conrec.filtering.stores.base import StoreUnavailableError
+from conrec.filtering.weighing import DAY
 from conrec.settings.filtering import FilterConfig
 from tests.filtering.conftest import build_circle_run
 
@@ -26,48 +28,14 @@ def with_policy(run: Path, **fields: object) -> NegativeFilter:
 
 
 def test_the_settings_are_the_policy() -> None:
-    config = FilterConfig(score_weight=0.5, half_life_days=7, keep_at_least=3, allow=("i1",), dry_run=True)
-    assert Policy.of(config) == Policy(0.5, 7.0, 3, frozenset({"i1"}), True)
+    config = FilterConfig(half_life_days=7, keep_at_least=3, allow=("i1",), dry_run=True)
+    assert Policy.of(config) == Policy(7.0, 3, frozenset({"i1"}), True)
     assert Policy.of(FilterConfig()) == Policy()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("score_weight", -0.1), ("score_weight", float("nan")), ("half_life_days", 0.0), ("keep_at_least", -1)],
-)
-def test_impossible_settings_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"filter.{name}"):
-        Policy(**{name: value})  # type: ignore[arg-type]
-
-
-def test_weights_are_their_formula() -> None:
-    scores = np.asarray([np.log([0.5, 0.25, 0.1]), [np.log(0.2), np.log(0.2), -np.inf]], dtype=np.float32)
-    at = np.asarray([0, 14 * int(DAY)])
-    assert Policy().weights(scores, at, 0.0) is None
-    by_score = Policy(score_weight=1.0).weights(scores, at, 0.0)
-    np.testing.assert_allclose(by_score, [[1, 0.5, 0.2], [1, 1, 0]], rtol=1e-6)
-    np.testing.assert_allclose(
-        Policy(score_weight=2.0).weights(scores, at, 0.0),
-        np.square(by_score),
-        rtol=1e-6,  # type: ignore[arg-type]
-    )
-    by_age = Policy(half_life_days=7.0).weights(scores, at, 14 * DAY)
-    np.testing.assert_allclose(by_age, [[0.25] * 3, [1] * 3])
-    # A clock that is behind makes nothing younger than new.
-    np.testing.assert_allclose(Policy(half_life_days=7.0).weights(scores, at, -5.0), 1)
-    np.testing.assert_allclose(
-        Policy(1.0, 7.0).weights(scores, at, 14 * DAY),
-        by_score * by_age,
-        rtol=1e-6,  # type: ignore[operator]
-    )
-
-
-def test_a_user_whose_set_is_empty_has_weights_without_nan() -> None:
-    weights = Policy(score_weight=3.0).weights(
-        np.full((1, 2), -np.inf, dtype=np.float32), np.zeros(1, dtype=np.int64), 0.0
-    )
-    assert weights is not None
-    assert np.isfinite(weights).all()
+def test_a_floor_below_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"filter\.keep_at_least"):
+        Policy(keep_at_least=-1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -175,13 +143,18 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_fast_path_says_what_judge_says(one_run: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     policy = Policy(
-        score_weight=float(rng.choice([0, 0.7])),
         half_life_days=None if rng.random() < 0.5 else 30.0,
         keep_at_least=int(rng.integers(0, 4)),
         allow=frozenset(rng.choice(EVERYTHING, rng.integers(0, 3)).tolist()),
         dry_run=bool(rng.random() < 0.2),
     )
     negative_filter = NegativeFilter.load(one_run, "conrec", policy=policy)
+    calibration = negative_filter.calibration
+    assert calibration is not None
+    calibration = replace(
+        calibration, rank_weight=float(rng.choice([1, 0.8])), score_weight=float(rng.choice([0, 0.7]))
+    )
+    negative_filter = NegativeFilter(negative_filter.catalogue, negative_filter.store, calibration, policy)
     candidates = rng.choice([*EVERYTHING, "unknown"], rng.integers(0, 12)).tolist()
     now = float(negative_filter.store.meta.written_at + rng.integers(0, 60) * DAY)
     for user in ("ann", "bob", "42", "empty", "stranger"):

@@ -42,6 +42,7 @@ from conrec.filtering.stores.base import PredictSet, PredictSetReader, StoredSet
 from conrec.filtering.stores.files import HEADER
 from conrec.filtering.stores.opening import codebooks_of, open_store
 from conrec.filtering.vectors.table import max_similarity
+from conrec.filtering.weighing import Weighing
 
 __all__ = ["REASONS", "Decision", "Decisions", "Filtered", "NegativeFilter"]
 
@@ -75,7 +76,11 @@ class NegativeFilter:
             of_items = self.calibration.thresholds_of_items(catalogue.details.categories)
         else:
             of_items = np.full(len(catalogue), _limit(self.threshold), dtype=np.float32)
-        if self.policy.score_weight or self.policy.half_life_days is not None:
+        known = self.calibration
+        self._weighing = Weighing(
+            known.rank_weight if known else 1.0, known.score_weight if known else 0.0, self.policy.half_life_days
+        )
+        if not self._weighing.all_alike:
             # A weight below 1 brings a negative cosine nearer to 0, which only a negative threshold could notice.
             of_items = np.maximum(of_items, np.float32(0))
         self._limits = np.append(of_items, np.float32(np.inf))  # the last is that of unknown items
@@ -146,7 +151,7 @@ class NegativeFilter:
         if known is None or not len(known):
             return nothing
         members = self.catalogue.items_of(known.codes)
-        weights = policy.weights(known.scores[None, :], np.asarray([known.predicted_at], dtype=np.int64), now)
+        weights = self._weighing.weights(known.scores[None, :], np.asarray([known.predicted_at], dtype=np.int64), now)
         one = np.ones(len(members)) if weights is None else weights[0]
         if members.min() < 0:
             members, one = members[members >= 0], one[members >= 0]
@@ -282,7 +287,7 @@ class NegativeFilter:
             unknown = np.full(count, np.nan, dtype=np.float32), np.full(count, -1, dtype=np.int32)
             return Decisions(*unknown, np.full(count, NO_STORE, dtype=np.int8))
         predicted = self.catalogue.items_of(stored.codes)
-        weights = self.policy.weights(stored.scores, stored.predicted_at, time.time() if now is None else now)
+        weights = self._weighing.weights(stored.scores, stored.predicted_at, time.time() if now is None else now)
         known_user = np.append(stored.found, False)[sets]  # -1 is the last: unknown
         rows = np.where(known_user, sets, -1)
         similarity, nearest = max_similarity(self.catalogue.table, predicted, rows, items, weights)

@@ -29,7 +29,7 @@ from tests.filtering.random_run import DAY, drawn_pairs, write_random_run
 Build = Callable[[float | None], Path]
 POLICIES = {
     "paper": (Policy(), None),
-    "weights, ages": (Policy(score_weight=0.1, half_life_days=30.0), None),
+    "weights, ages": (Policy(half_life_days=30.0), None),
     "dry run": (Policy(dry_run=True), None),
     "allow": (Policy(allow=frozenset(str(item) for item in range(1, 150))), None),
     "floor": (Policy(keep_at_least=60), None),

@@ -130,6 +130,10 @@ def test_predictions_are_weighted_as_the_filter_weighs_them(tmp_path: Path) -> N
     assert calibrate(tmp_path, "conrec", data, catalogue, config_of(0.5, score_weight=0.01)).threshold == pytest.approx(
         np.exp(-0.01), abs=2e-3
     )
+    ranked = calibrate(tmp_path, "conrec", data, catalogue, config_of(0.5, rank_weight=0.98))
+    assert ranked.threshold == pytest.approx(0.98, abs=2e-3)
+    assert (ranked.rank_weight, ranked.score_weight) == (0.98, 0.0)
+    assert read_threshold(tmp_path, "conrec") == ranked
 
 
 def test_likes_that_are_predicted_themselves_leave_nothing_to_drop(tmp_path: Path) -> None:

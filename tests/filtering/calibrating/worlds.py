@@ -86,10 +86,10 @@ def world(
 
 
 def config_of(bound: float = 0.25, predict_set: int = 20, **settings: object) -> Config:
-    """A configuration with these settings of the filter."""
+    """A configuration with these settings of the filter; predictions count alike unless it says otherwise."""
     return load_config(
         overrides={
-            "filter": {"false_filter_rate": bound, **settings},
+            "filter": {"false_filter_rate": bound, "rank_weight": 1.0, **settings},
             "evaluation": {"bootstraps": 200},
             "prediction": {"predict_set": predict_set},
         }

@@ -73,6 +73,8 @@ def calibrate(run_folder: Path, model: str, data: RunData, catalogue: FilterCata
         by_category=by_category,
         pooled=trial.pooled,
         choices=tuple(choices),
+        rank_weight=config.filter.rank_weight,
+        score_weight=config.filter.score_weight,
     )
     write_threshold(run_folder, threshold)
     return threshold

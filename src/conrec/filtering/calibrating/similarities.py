@@ -12,8 +12,8 @@ from conrec.config import Config
 from conrec.evaluation.evaluate import RunData
 from conrec.evaluation.predictions import read_predictions
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.filtering.policy import Policy
 from conrec.filtering.vectors.table import max_similarity
+from conrec.filtering.weighing import Weighing
 from conrec.logs.anchors import Anchors
 
 __all__ = ["AnchorSimilarities", "Pairs", "anchor_similarities", "predict_sets", "split_similarities"]
@@ -91,7 +91,7 @@ def split_similarities(
         model: name of the row.
         data: log and anchors of the run.
         catalogue: its items.
-        config: for ``prediction.predict_set`` and ``filter.score_weight``.
+        config: for ``prediction.predict_set``, ``filter.rank_weight`` and ``filter.score_weight``.
         split: "validation" or "test".
 
     Raises:
@@ -107,13 +107,13 @@ def predict_sets(
 ) -> tuple[Array, Array | None]:
     """The first items of a model's predictions for some anchors, and what each counts.
 
-    Predictions are weighted by their scores as the filter weighs them; they are fresh, so that none has aged.
+    Predictions are weighted by rank and score as the filter weighs them; they are fresh, so that none has aged.
 
     Args:
         run_folder: the run, with ``predictions/MODEL.parquet``.
         model: name of the row.
         data: log and anchors of the run.
-        config: for ``prediction.predict_set`` and ``filter.score_weight``.
+        config: for ``prediction.predict_set``, ``filter.rank_weight`` and ``filter.score_weight``.
         anchors: of the validation or test period.
 
     Returns:
@@ -125,7 +125,8 @@ def predict_sets(
     path = run_folder / "predictions" / f"{model}.parquet"
     ranking = read_predictions(path, anchors, data.log.item_ids, data.anchors.anchor_id)
     first = slice(config.prediction.predict_set)
-    weights = Policy(score_weight=config.filter.score_weight).weights(ranking.score[:, first], anchors.timestamp)
+    weighing = Weighing(config.filter.rank_weight, config.filter.score_weight)
+    weights = weighing.weights(ranking.score[:, first], anchors.timestamp)
     return ranking.item[:, first], weights
 
 

@@ -38,7 +38,7 @@ def report_on_test(
         model: name of the row.
         data: log and anchors of the run.
         catalogue: its items.
-        config: for ``prediction.predict_set``, ``filter.score_weight``, ``evaluation.bootstraps`` and ``run.seed``.
+        config: for ``prediction.predict_set``, the weights of ``filter``, ``evaluation.bootstraps`` and ``run.seed``.
 
     Returns:
         ``{"threshold", "by_category", "bound", "rate", "guarantee"}`` as in the threshold's own file, and ``{FIGURE:

@@ -100,6 +100,8 @@ class Threshold:
             items without a category.
         pooled: the small categories among them, which share one threshold.
         choices: what the same rule would choose for each of `BOUNDS` and for ``bound``.
+        rank_weight, score_weight: what predictions counted (`conrec.filtering.weighing.Weighing`); the filter takes
+            them from here, for without them the threshold means nothing.
     """
 
     model: str
@@ -123,6 +125,8 @@ class Threshold:
     by_category: dict[str, float | None] = field(default_factory=dict)
     pooled: tuple[str, ...] = ()
     choices: tuple[Choice, ...] = ()
+    rank_weight: float = 1.0
+    score_weight: float = 0.0
 
     @property
     def keeps_everything(self) -> bool:

@@ -47,8 +47,8 @@ def statement(rule: Rule, liked: Liked, threshold: float | None, false_filters: 
         return (
             f"{int(same.sum())} of {seen} have the very codes of a predicted item, {liked.rate(same, rule.cap):.4f} "
             f"{share}: more than can be lost within a bound of {rule.bound:g}. Nothing is above 1, so the filter keeps "
-            "everything. Fewer predictions (prediction.predict_set) or predictions weighted by score "
-            "(filter.score_weight) leave it something to choose from."
+            "everything. Fewer predictions (prediction.predict_set) or predictions weighted by rank "
+            "(filter.rank_weight) leave it something to choose from."
         )
     dropped = liked.similarity > threshold
     return (
