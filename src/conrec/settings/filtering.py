@@ -36,8 +36,8 @@ class FilterConfig(Settings):
     guarantee for all of them together."""
     rank_weight: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Weight of each prediction as a share of that of the one before it; similarities are multiplied by it. 1: all
-    count alike (paper). With 1 a candidate that is itself predicted has the same similarity at whatever rank, and no bound
-    below the share of likes among the predictions can be reached; docs/calibration.md has figures."""
+    count alike (paper); then a candidate that is itself predicted has the same similarity at whatever rank, and no
+    bound below the share of likes among the predictions can be reached; docs/calibration.md has figures."""
     score_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """How much less a prediction counts whose score is lower: similarity to it times exp(score_weight * (its score -
     the best score)); 0: all count alike. Thresholds are calibrated with it."""

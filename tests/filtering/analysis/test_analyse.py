@@ -52,6 +52,7 @@ def similarities(run: Path, model: str, kind: str) -> list[float]:
         predicted = ranking.item[row, :20]
         for item in getattr(anchors, f"future_{kind}")[row]:
             cosines = catalogue.table.similarities(np.asarray([item]), predicted[predicted >= 0])
+            cosines = cosines * 0.99 ** np.flatnonzero(predicted >= 0)  # filter.rank_weight
             found.append(float(np.float32(cosines.max())))
     return found
 
