@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from conrec.arrays import Array
-from conrec.artefacts import read_parquet, read_tensors
+from conrec.artefacts import hash_file, read_parquet, read_tensors
 from conrec.errors import ArtefactError
 from conrec.filtering.vectors.table import ItemTable
 from conrec.items.growing.growth import current_catalogue, own_catalogue
@@ -23,7 +23,7 @@ from conrec.logs.schema import ITEMS
 __all__ = ["ITEM_TABLE", "FilterCatalogue", "ItemDetails"]
 
 ITEM_TABLE = "items.safetensors"
-"""The `ItemTable` of a run, ``RUN/filter/items.safetensors``; where it is missing, older than the embeddings or of
+"""The `ItemTable` of a run, ``RUN/filter/items.safetensors``; where it is missing, or made of other embeddings or
 another SID table, the table is made anew in memory."""
 
 
@@ -53,6 +53,7 @@ class FilterCatalogue:
         sid_hash: hash of item IDs and codes, see `conrec.items.space.hash_semantic_ids`.
         earlier: hashes of the tables that this one grew from; their codes name the same items.
         items_file: where `details` come from.
+        rebuilt_file: what the table was made of.
     """
 
     item_ids: tuple[str, ...]
@@ -61,6 +62,7 @@ class FilterCatalogue:
     sid_hash: str
     earlier: tuple[str, ...]
     items_file: Path | None
+    rebuilt_file: Path | None
     _index: dict[str | None, int]
     _order: Array
     _keys: Array
@@ -82,14 +84,14 @@ class FilterCatalogue:
         item_ids, sids = read_semantic_ids(place.folder / SEMANTIC_IDS_FILE)
         path, mapped = place.folder / REBUILT, run_folder / "filter" / ITEM_TABLE
         table: Array | ItemTable | None = None
-        if mapped.is_file() and path.is_file() and mapped.stat().st_mtime_ns >= path.stat().st_mtime_ns:
-            table = ItemTable.map(mapped, hash_semantic_ids(item_ids, sids))
+        if mapped.is_file() and path.is_file():
+            table = ItemTable.map(mapped, _made_of(path, hash_semantic_ids(item_ids, sids)))
         if table is None:
             tensors = read_tensors(path)
             if "rebuilt" not in tensors:
                 raise ArtefactError(f"holds {sorted(tensors)}", where=str(path), expected="the tensor 'rebuilt'")
             table = tensors["rebuilt"]
-        loaded = cls.build(item_ids, sids, table, str(path), place.earlier, place.items)
+        loaded = cls.build(item_ids, sids, table, str(path), place.earlier, place.items, path)
         if place.sid_tables and loaded.sid_hash != place.sid_tables[-1]:
             raise ArtefactError(
                 f"holds the SID table {loaded.sid_hash[:12]}…",
@@ -102,9 +104,15 @@ class FilterCatalogue:
     def save_table(self, run_folder: Path) -> None:
         """Write ``RUN/filter/items.safetensors``, which many processes then share, unless it is there already."""
         path = run_folder / "filter" / ITEM_TABLE
-        there = ItemTable.map(path, self.sid_hash)
-        if there is None or not np.array_equal(there.rows, self.table.rows):
-            self.table.save(path, self.sid_hash)
+        if self.rebuilt_file is None:
+            return
+        made_of = _made_of(self.rebuilt_file, self.sid_hash)
+        try:
+            there = ItemTable.map(path, made_of)
+        except ArtefactError:
+            there = None
+        if there is None:
+            self.table.save(path, made_of)
 
     @classmethod
     def build(
@@ -115,6 +123,7 @@ class FilterCatalogue:
         where: str = "rebuilt",
         earlier: tuple[str, ...] = (),
         items_file: Path | None = None,
+        rebuilt_file: Path | None = None,
     ) -> FilterCatalogue:
         """Put the parts together and check that they fit.
 
@@ -125,6 +134,7 @@ class FilterCatalogue:
             where: what they were read from, for errors.
             earlier: hashes of the SID tables that this one grew from.
             items_file: of schema `conrec.logs.schema.ITEMS`, rows in the same order; None: there are no details.
+            rebuilt_file: the rebuilt embeddings that ``table`` is made of.
 
         Raises:
             ArtefactError: another number of rows than items, or rows that are not of length 1.
@@ -148,7 +158,7 @@ class FilterCatalogue:
         order = np.argsort(keys, kind="stable").astype(np.int32)  # of items that share one the first comes first
         index: dict[str | None, int] = {item_id: row for row, item_id in enumerate(item_ids)}
         sid_hash = hash_semantic_ids(item_ids, sids)
-        return cls(item_ids, sids, table, sid_hash, earlier, items_file, index, order, keys[order], radix)
+        return cls(item_ids, sids, table, sid_hash, earlier, items_file, rebuilt_file, index, order, keys[order], radix)
 
     @cached_property
     def details(self) -> ItemDetails:
@@ -195,3 +205,8 @@ class FilterCatalogue:
     def sid_text(self, item: int) -> str | None:
         """Text of an item's resolved semantic ID, ``a_5 b_2 c_9``; None for -1."""
         return None if item < 0 else self.sids.text(item)
+
+
+def _made_of(rebuilt_file: Path, sid_hash: str) -> dict[str, str]:
+    """What an item table states that it was made of."""
+    return {"sid_hash": sid_hash, "rebuilt": hash_file(rebuilt_file)}

@@ -136,13 +136,14 @@ class NegativeFilter:
 
         Args:
             user_id: the user.
-            items: catalogue indices (`indices`), -1 for an unknown item; repeats are fine.
+            items: catalogue indices (`indices`); what no item has counts as unknown; repeats are fine.
             now: unix seconds, for predictions that age; None: now.
 
         Returns:
             As `judge` says, without the similarities.
         """
         policy = self.policy
+        items = self.catalogue.table.known(items)
         nothing = np.zeros(len(items), dtype=np.bool_)
         try:
             known = None if policy.dry_run else self.store.get(user_id)
@@ -188,7 +189,10 @@ class NegativeFilter:
         """
         items = self.catalogue.indices(item_ids)
         row = np.zeros(len(items), dtype=np.int64)
-        limits = None if threshold is None else np.full(len(items), threshold, dtype=np.float32)
+        limits = None
+        if threshold is not None:
+            least = threshold if self._weighing.all_alike else max(threshold, 0.0)
+            limits = np.full(len(items), least, dtype=np.float32)
         dry = self.policy.dry_run if dry_run is None else dry_run
         allowed = self.policy.allowed(item_ids, frozenset(allow))
         return self._judged([user_id], row, items, row, limits, allowed, dry, now)
@@ -226,7 +230,7 @@ class NegativeFilter:
             requests: which pairs were asked together, for `Policy.keep_at_least`; None: those of each user.
             now: unix seconds, for predictions that age; None: now.
         """
-        allowed = None
+        items, allowed = self.catalogue.table.known(items), None
         if self.policy.allow:
             allow = self.catalogue.indices(sorted(self.policy.allow))
             allowed = np.isin(items, allow[allow >= 0])

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from conrec.errors import ArtefactError
 from conrec.filtering.vectors import compiled
 from conrec.filtering.vectors.compiled import SCALE
-from conrec.filtering.vectors.table import FIRST, SCREEN, ItemTable
+from conrec.filtering.vectors.table import FIRST, SCREEN, ItemTable, max_similarity
+
+MADE_OF = {"sid_hash": "one", "rebuilt": "two"}
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -123,10 +125,10 @@ def test_no_row_is_too_long_for_its_numbers() -> None:
 def test_the_mapped_file_is_the_table(tmp_path: Path) -> None:
     table = ItemTable.build(clustered(np.random.default_rng(0), 50, 60, 0.5))
     path = tmp_path / "items.safetensors"
-    assert ItemTable.map(path, "hash") is None
-    table.save(path, "hash")
-    assert ItemTable.map(path, "another") is None
-    mapped = ItemTable.map(path, "hash")
+    assert ItemTable.map(path, MADE_OF) is None
+    table.save(path, MADE_OF)
+    assert ItemTable.map(path, {**MADE_OF, "rebuilt": "another"}) is None
+    mapped = ItemTable.map(path, MADE_OF)
     assert mapped is not None
     assert not mapped.rows.flags.owndata
     assert (mapped.first.shape, mapped.second.shape) == ((50, FIRST), (50, SCREEN))
@@ -139,7 +141,32 @@ def test_the_mapped_file_is_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [0, 4, 40, 2000])
 def test_a_file_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "items.safetensors"
-    ItemTable.build(clustered(np.random.default_rng(0), 50, 60, 0.5)).save(path, "hash")
+    ItemTable.build(clustered(np.random.default_rng(0), 50, 60, 0.5)).save(path, MADE_OF)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ArtefactError, match=r"items\.safetensors"):
-        ItemTable.map(path, "hash")
+        ItemTable.map(path, MADE_OF)
+
+
+def test_a_damaged_number_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "items.safetensors"
+    ItemTable.build(clustered(np.random.default_rng(0), 50, 60, 0.5)).save(path, MADE_OF)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtefactError, match="checksum"):
+        ItemTable.map(path, MADE_OF)
+
+
+@pytest.mark.parametrize("with_numba", [True, False])
+def test_indices_of_another_catalogue_are_unknown_items(monkeypatch: pytest.MonkeyPatch, with_numba: bool) -> None:
+    monkeypatch.setattr(compiled, "COMPILED", with_numba)
+    table = ItemTable.build(clustered(np.random.default_rng(0), 50, 60, 0.5))
+    items = np.asarray([3, 50, 10**6, -1, -7, 2**32 + 3, -(2**40)])
+    members, limits = np.asarray([3], dtype=np.int32), np.full(7, 0.5, dtype=np.float32)
+    assert table.dropped(items, members, np.ones(1), limits).tolist() == [True] + [False] * 6
+    predicted = np.asarray([[3, 50, 2**31 - 1]], dtype=np.int32)
+    similarity, nearest = max_similarity(table, predicted, np.zeros(7, dtype=np.int64), items)
+    assert nearest.tolist() == [3] + [-1] * 6
+    assert np.isnan(similarity[1:]).all()
+    with pytest.raises(IndexError, match="set 1"):
+        max_similarity(table, predicted, np.ones(7, dtype=np.int64), items)

@@ -19,12 +19,14 @@ last bit on every machine, in every block and in both of the ways below; that of
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int
+from jaxtyping import Bool, Float32, Float64, Int, Int32
 
 from conrec.arrays import Array
 from conrec.artefacts import map_tensors, read_tensor_metadata, write_tensors
@@ -37,6 +39,7 @@ __all__ = ["ItemTable", "max_similarity"]
 
 FIRST, SCREEN = 32, 128
 """Features of the first look and of the whole screen; the last one of each is the length of the rest."""
+_TENSORS = ("rows", "lengths", "first", "second")
 _AT_ONCE = 1 << 16
 _SAMPLE = 1 << 16
 
@@ -90,34 +93,38 @@ class ItemTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def save(self, path: Path, sid_hash: str) -> None:
+    def save(self, path: Path, made_of: Mapping[str, str]) -> None:
         """Write ``items.safetensors`` for `map`.
 
         Args:
             path: the file.
-            sid_hash: hash of the SID table whose items these are.
+            made_of: hashes of what these items are and of what their rows were made of.
         """
-        tensors = {"rows": self.rows, "lengths": self.lengths, "first": self.first, "second": self.second}
-        write_tensors(path, tensors, {"sid_hash": sid_hash})
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        write_tensors(path, tensors, {**made_of, "sha256": _checksum(tensors)})
 
     @classmethod
-    def map(cls, path: Path, sid_hash: str) -> ItemTable | None:
+    def map(cls, path: Path, made_of: Mapping[str, str]) -> ItemTable | None:
         """The table of a file, mapped: processes that open it share one copy in memory.
 
         Args:
             path: what `save` wrote.
-            sid_hash: hash of the SID table that it must belong to.
+            made_of: the hashes that it must have.
 
         Returns:
-            None where there is no such file, or it is of another SID table.
+            None where there is no such file, or it was made of something else.
 
         Raises:
-            ArtefactError: it is damaged.
+            ArtefactError: it is damaged; its checksum is computed, which takes about a second for a million items.
         """
-        if not path.is_file() or read_tensor_metadata(path).get("sid_hash") != sid_hash:
+        if not path.is_file():
+            return None
+        said = read_tensor_metadata(path)
+        if any(said.get(name) != value for name, value in made_of.items()):
             return None
         tensors = map_tensors(path)
-        names = ("rows", "lengths", "first", "second")
+        mend = "Remove it: the next `conrec run` or `conrec filter store` writes it anew."
+        names = _TENSORS
         shapes = [tensors[name].shape for name in names if name in tensors]
         items = shapes[0][0] if shapes else 0
         if (
@@ -129,8 +136,10 @@ class ItemTable:
                 f"holds { ({name: one.shape for name, one in tensors.items()}) }",
                 where=str(path),
                 expected=f"rows, lengths, first of {FIRST} and second of {SCREEN} features",
-                mend="Remove it: the next `conrec run` or `conrec filter store` writes it anew.",
+                mend=mend,
             )
+        if _checksum(tensors) != said.get("sha256"):
+            raise ArtefactError("its checksum is not the one that it states", where=str(path), mend=mend)
         rows, lengths, first, second = (tensors[name] for name in names)
         return cls(rows, lengths, first, second, _slack(SCREEN))
 
@@ -162,13 +171,14 @@ class ItemTable:
         """Whether ``max_i weights[i] * cos(item, members[i])`` is above the item's threshold; as `similarities` says.
 
         Args:
-            items: catalogue indices; a negative one is not dropped.
+            items: catalogue indices; one that no item has is not dropped.
             members: catalogue indices of the predict set, none negative.
             weights: not negative.
             thresholds: infinity: not dropped.
         """
         if not len(members) or not len(items):
             return np.zeros(len(items), dtype=np.bool_)
+        items = self.known(items)  # nothing checks them once compiled
         if compiled.COMPILED:
             return screen.dropped(self, items, members, weights, thresholds)
         out = np.zeros(len(items), dtype=np.bool_)
@@ -176,6 +186,12 @@ class ItemTable:
         weighted = self.similarities(items[known], members) * weights
         out[known] = weighted.max(axis=1).astype(np.float32) > thresholds[known]
         return out
+
+    def known(self, items: Int[Array, "*shape"]) -> Int32[Array, "*shape"]:
+        """Catalogue indices with -1 for those that no item has, as where a platform keeps another catalogue's."""
+        if items.size and (int(items.max()) >= len(self) or int(items.min()) < -1):
+            items = np.where((items >= 0) & (items < len(self)), items, -1)
+        return items.astype(np.int32, copy=False)
 
     def warm(self) -> None:
         """Compile both questions before the first request, which takes seconds where nothing was kept."""
@@ -207,6 +223,9 @@ def max_similarity(
         The similarity (NaN where the pair has no candidate, no set or an empty one) and the item of the predict set
         that is nearest (int32), -1 where there is none; ties go to the better rank.
     """
+    predicted, items = table.known(predicted), table.known(items)
+    if sets.size and not -1 <= int(sets.min()) <= int(sets.max()) < len(predicted):
+        raise IndexError(f"a pair is of the set {int(sets.max())}, and there are {len(predicted)}")
     if compiled.COMPILED and predicted.size:
         return nearest_of_pairs(table, predicted, sets, items, weights)
     similarity = np.full(len(items), np.nan, dtype=np.float32)
@@ -227,6 +246,14 @@ def max_similarity(
         similarity[pairs] = of_pair[np.arange(len(pairs)), best]
         nearest[pairs] = members[best]
     return similarity, nearest
+
+
+def _checksum(tensors: Mapping[str, Array]) -> str:
+    """SHA-256 of the numbers."""
+    digest = hashlib.sha256()
+    for name in _TENSORS:
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
 
 
 def _main_axes(rebuilt: Array) -> Array:
