@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +94,17 @@ def test_arrays_that_are_views_are_written_as_they_read(tmp_path: Path) -> None:
     write_tensors(tmp_path / "a.safetensors", tensors)
     found = read_tensors(tmp_path / "a.safetensors")
     assert {name: one.tolist() for name, one in found.items()} == {name: one.tolist() for name, one in tensors.items()}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_tensors_have_the_rights_of_any_other_file(tmp_path: Path, mask: int) -> None:
+    """safetensors alone gives the file to its owner alone: nobody else could serve the run."""
+    before = os.umask(mask)
+    try:
+        write_tensors(tmp_path / "x.safetensors", {"x": np.zeros(3)})
+        (tmp_path / "plain").touch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o666 & ~mask
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

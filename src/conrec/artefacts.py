@@ -9,9 +9,10 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = [
     "read_tensors",
     "replacing",
     "saying_disk_full",
+    "sync_folder",
     "write_json",
     "write_parquet",
     "write_parquet_parts",
@@ -94,8 +96,21 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in a folder outlast a machine that stops, in their order, where the system can do that."""
+    if os.name == "nt":  # which opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems of networks and of user space refuse
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -177,7 +192,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[st
     with saying_disk_full(path), replacing(path) as temporary:
         # Of an array that is a view, safetensors would write the memory as it lies there.
         in_order = {name: np.asarray(one, order="C") for name, one in tensors.items()}
+        temporary.touch()  # with the rights that any new file gets; safetensors gives its own to the owner alone
+        rights = stat.S_IMODE(temporary.stat().st_mode)
         save_file(in_order, temporary, metadata=dict(metadata or {}))
+        temporary.chmod(rights)
 
 
 def read_tensors(path: Path) -> dict[str, Array]:
