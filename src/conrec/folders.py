@@ -47,8 +47,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def held(folder: Path, mend: str = "Wait for it.") -> Iterator[None]:
-    """Hold the run's lock, and leave everything as it is.
+def held(folder: Path, mend: str = "Wait for it.", what: str = "run") -> Iterator[None]:
+    """Hold the lock of a run, or of another folder (``what``, for the message), and leave everything as it is.
 
     Raises:
         RunLockedError: another process holds it.
@@ -58,7 +58,7 @@ def held(folder: Path, mend: str = "Wait for it.") -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise RunLockedError("another process is working in this run", where=str(folder), mend=mend) from None
+        raise RunLockedError(f"another process is working in this {what}", where=str(folder), mend=mend) from None
     try:
         yield
     finally:

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from conrec.config import load_config
-from conrec.errors import ArtefactError, ConfigError, DataError
+from conrec.errors import ArtefactError, ConfigError, DataError, RunLockedError
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.filter import NegativeFilter
 from conrec.filtering.predict_sets import write_predict_sets
 from conrec.filtering.stores.base import Origin
 from conrec.filtering.stores.lmdb import PredictSetStore
 from conrec.filtering.stores.writer import write_store
+from conrec.folders import held
 from conrec.predicting.job import PredictJob
 from conrec.predicting.plan import shard_name, weights_hash
 from conrec.predicting.predictor import Predictor
@@ -258,3 +259,11 @@ def test_what_cannot_be_stored(run, sets, tmp_path, what):
         store_of_shards(run, folder, prediction(run))
     assert said in str(caught.value)
     assert not (run / "filter" / "conrec").exists()
+
+
+def test_a_store_is_not_replaced_while_another_process_works_in_the_run(run, sets):
+    """A run that writes its store anew removes the old one first, and two that add would lose each other's users."""
+    with held(run), pytest.raises(RunLockedError, match="another process is working in this run"):
+        store_of_shards(run, sets, prediction(run))
+    assert not (run / "filter" / "conrec").exists()
+    assert store_of_shards(run, sets, prediction(run)).meta.count == 60

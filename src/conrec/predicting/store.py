@@ -19,6 +19,7 @@ from conrec.filtering.stores.files import HEADER
 from conrec.filtering.stores.lmdb import PredictSetStore
 from conrec.filtering.stores.opening import codebooks_of
 from conrec.filtering.stores.writer import BulkWriter, SetBlock
+from conrec.folders import held
 from conrec.predicting.plan import Plan, read_plan, weights_hash
 from conrec.predicting.shard_file import read_shard
 from conrec.settings.outcome import PredictionConfig
@@ -80,6 +81,7 @@ def store_of_shards(
             weights than the threshold, or the row has no threshold; users would be lost.
         DataError: a user comes twice, at two times.
         ConfigError: fewer ranks were predicted than are stored, or both ``add`` and ``replace``.
+        RunLockedError: another process works in this run.
     """
     if add and replace:
         raise ConfigError("both are given", where="--add and --replace", expected="one of them")
@@ -91,14 +93,21 @@ def store_of_shards(
             where=str(folder),
             mend="Give the same `conrec predict` command again.",
         )
-    size, made_from = config.predict_set, plan.made_from
-    if made_from["k"] < size:
+    size, ranks = config.predict_set, plan.made_from["k"]
+    if ranks < size:
         raise ConfigError(
-            f"{made_from['k']} ranks were predicted",
+            f"{ranks} ranks were predicted",
             where=str(folder),
             expected=f"at least the {size} that the run stores (prediction.predict_set)",
         )
-    catalogue = FilterCatalogue.load(run_folder, grown=True)
+    # From reading the store before to replacing it: whoever came between would lose the users that he added.
+    with held(run_folder, "Wait for it, and give the same command again."):
+        return _store(run_folder, plan, size, add=add, replace=replace)
+
+
+def _store(run_folder: Path, plan: Plan, size: int, *, add: bool, replace: bool) -> Stored:
+    """`store_of_shards` for shards that are all there."""
+    catalogue, made_from = FilterCatalogue.load(run_folder, grown=True), plan.made_from
     model = str(made_from["model"])
     _check_origin(run_folder, plan, model, catalogue)
     version = str(made_from["weights"])
@@ -115,7 +124,7 @@ def store_of_shards(
         gone = len(old) - renewed
         if gone and not (add or replace):
             raise ArtefactError(
-                f"{gone:,} of the {len(old):,} users of this store are not among the {writer.users:,} of {folder}",
+                f"{gone:,} of the {len(old):,} users of this store are not among the {writer.users:,} of {plan.folder}",
                 where=str(target),
                 expected="predict sets of all of them",
                 mend="Give --add to keep the sets that they have, or --replace to let them go.",

@@ -119,7 +119,7 @@ def test_a_store_is_replaced_and_readers_of_the_old_one_go_on(tmp_path: Path) ->
     new = PredictSetStore.open(tmp_path / "s")
     assert new.get("a") is None
     assert new.get("b") is not None
-    assert len(list((tmp_path / "s").iterdir())) == 2
+    assert len(list((tmp_path / "s").iterdir())) == 3, "store.json, the data file, the lock"
 
 
 def test_a_writer_that_fails_leaves_the_old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conrec.artefacts import hash_file
-from conrec.errors import ArtefactError, DataError
+from conrec.errors import ArtefactError, DataError, RunLockedError
 from conrec.filtering.stores.base import Origin
 from conrec.filtering.stores.files import HEADER
 from conrec.filtering.stores.lmdb import PredictSetStore
@@ -193,8 +194,11 @@ def test_a_killed_writer_leaves_the_old_store(tmp_path: Path, moment: str) -> No
         assert hash_file(folder / HEADER) == before
         assert PredictSetStore.open(folder).get("ann") is not None
     fill(folder, ["bob"])
-    assert {one.suffix for one in folder.iterdir()} == {".json", ".mdb"}
-    assert len(list(folder.iterdir())) == 2
+    assert sorted(one.name if one.name == ".lock" else one.suffix for one in folder.iterdir()) == [
+        ".json",
+        ".lock",
+        ".mdb",
+    ]
     assert PredictSetStore.open(folder).get("bob") is not None
 
 
@@ -214,6 +218,87 @@ def test_a_disk_that_fills_in_the_middle_of_a_bulk_write(tmp_path: Path) -> None
     assert done.returncode == 1
     assert "OSError: [Errno 27] File too large" in done.stderr or "No space left" in done.stderr
     assert hash_file(folder) == before, "nothing of it is left"
+
+
+RIVAL = """
+import sys
+from pathlib import Path
+import numpy as np
+from conrec.errors import RunLockedError
+from conrec.filtering.stores.base import Origin
+from conrec.filtering.stores.lmdb import PredictSetStore
+from conrec.filtering.stores.writer import write_store
+
+folder, mine = Path(sys.argv[1]), sys.argv[2]
+written = refused = 0
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(1_000_000):
+    try:
+        users = [f"{mine}{number}", *(f"{other}" for other in range(500))]
+        write_store(folder, users, np.zeros((501, 3, 3), int), np.zeros((501, 3)), Origin("m", "w", "h", "c", (4, 4, 4)))
+        written += 1
+    except RunLockedError:
+        refused += 1
+    PredictSetStore.open(folder).close()
+    if written >= 15 and (refused or number > 500):
+        break
+print(written, refused)
+"""
+
+
+def test_two_writers_at_once(tmp_path: Path) -> None:
+    """One writes, the other is told; what store.json names is there at every moment."""
+    fill(tmp_path, ["ann"])
+    run = [sys.executable, "-c", RIVAL, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    rivals = [subprocess.Popen([*run, name], text=True, **pipes) for name in ("a", "b")]
+    for rival in rivals:
+        assert rival.stdout is not None
+        assert rival.stdout.readline() == "ready\n"
+    for rival in rivals:
+        assert rival.stdin is not None
+        rival.stdin.write("\n")
+        rival.stdin.flush()
+    refused = 0
+    for rival in rivals:
+        out, errors = rival.communicate(timeout=60)
+        assert rival.returncode == 0, errors
+        written, more = map(int, out.split())
+        refused += more
+        assert written >= 15
+    assert refused > 0, "they met"
+    assert len(PredictSetStore.open(tmp_path)) == 501
+    assert len(list(tmp_path.glob("*.mdb"))) == 1
+
+
+def test_users_are_not_kept_from_a_store_that_was_replaced_meanwhile(tmp_path: Path) -> None:
+    fill(tmp_path, ["ann"])
+    with PredictSetStore.open(tmp_path) as old:
+        fill(tmp_path, ["ann", "bob"])
+        with pytest.raises(RunLockedError, match="has replaced the store whose users are kept"):
+            write_blocks(tmp_path, blocks(["cat"], 1), ORIGIN, slots=3, keep=old)
+    assert list(PredictSetStore.open(tmp_path).user_ids()) == ["ann", "bob"]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_data_file_is_in_the_folder_before_what_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for a machine that stops: a rename is sure once its folder was flushed."""
+    done: list[str] = []
+    replaced, flushed = Path.replace, os.fsync
+
+    def rename(path: Path, target: Path) -> Path:
+        done.append(Path(target).suffix)
+        return replaced(path, target)
+
+    def flush(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        flushed(descriptor)
+
+    monkeypatch.setattr(Path, "replace", rename)
+    monkeypatch.setattr(os, "fsync", flush)
+    fill(tmp_path, ["ann"])
+    assert done == ["file", ".mdb", "folder", "file", ".json", "folder"]
 
 
 READER = """

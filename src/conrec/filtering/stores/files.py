@@ -1,14 +1,16 @@
 """The two files of a store in a folder, and the one step that puts a new store in the place of an old one.
 
-A store is a folder of two files::
+A store is a folder of two files, and an empty one for writers::
 
     store.json       {"format": "conrec-predict-sets", "file", "bytes", "sha256", "meta": {…}}
     data-HASH.mdb    the LMDB file that store.json names, trimmed; its bytes: `conrec.filtering.stores.layout`
+    .lock            held by the one who writes
 
 ``store.json`` is what makes a store: a new one is written completely beside the old one, and replacing this one
 small file is the single step that switches from the old store to the new one. (A folder cannot be renamed onto one
-that is not empty.) A reader, or a machine that stops at any moment, sees one or the other. Files that ``store.json``
-does not name are left over from a writer that was stopped, and the next writer removes them.
+that is not empty.) A reader, or a machine that stops at any moment, sees one or the other. One writer works at a time,
+so that files that ``store.json`` does not name are left over from a writer that was stopped, and the next one removes
+them.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from pathlib import Path
 
 import lmdb
 
-from conrec.artefacts import hash_file, saying_disk_full, write_json
+from conrec.artefacts import hash_file, saying_disk_full, sync_folder, write_json
 from conrec.filtering.stores.base import StoreMeta
 from conrec.filtering.stores.layout import META_KEY
+from conrec.folders import held
 
 __all__ = ["FORMAT", "HEADER", "room_for", "switch"]
 
@@ -36,8 +39,19 @@ _COMMIT = 1 << 19
 def switch(
     folder: Path, rows: Iterator[tuple[bytes, bytes]], meta_of: Callable[[int], StoreMeta], room: int
 ) -> StoreMeta:
-    """Write rows (in key order) beside the store that is there, and put them in its place."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write rows (in key order) beside the store that is there, and put them in its place.
+
+    Raises:
+        RunLockedError: another process writes this store.
+        OSError: the disk is full, among others; the old store is then as it was.
+    """
+    with held(folder, "Wait for it, and give the same command again.", "predict-set store"):
+        return _switch(folder, rows, meta_of, room)
+
+
+def _switch(
+    folder: Path, rows: Iterator[tuple[bytes, bytes]], meta_of: Callable[[int], StoreMeta], room: int
+) -> StoreMeta:
     temporary = folder / f".{uuid.uuid4().hex[:8]}.tmp"
     trimmed = temporary.with_suffix(".trimmed")
     try:
@@ -50,6 +64,7 @@ def switch(
         digest, size = hash_file(trimmed), trimmed.stat().st_size
         final = folder / f"data-{digest[:16]}.mdb"
         trimmed.replace(final)
+        sync_folder(folder)  # before the header that names it
     finally:
         temporary.unlink(missing_ok=True)
         trimmed.unlink(missing_ok=True)

@@ -34,12 +34,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Int32, Int64, UInt8
+from jaxtyping import Float, Float32, Int, Int32, Int64, UInt8
 
 from conrec.arrays import Array
 from conrec.errors import DataError
 
-__all__ = ["HOUR", "META_KEY", "Layout", "hours_of", "is_hashed", "key_of"]
+__all__ = ["HOUR", "META_KEY", "Layout", "hours_of", "is_hashed", "key_of", "stored_scores"]
 
 META_KEY = b"meta"
 HOUR = 3600
@@ -223,6 +223,21 @@ class Layout:
         bounded = np.clip(ages, 0, _OLDEST).astype("<u2")
         records[:, 1:3] = bounded[:, None].view(np.uint8)
         records[:, 2] |= flag
+
+
+def stored_scores(scores: Float[Array, "users slots"]) -> Float32[Array, "users slots"]:
+    """The scores that a store gives back for those that it is given.
+
+    Args:
+        scores: of each user's predictions; -inf in an empty slot.
+    """
+    empty = np.isneginf(scores)
+    layout = Layout.of(scores.shape[1], (1,))
+    codes = np.where(empty, -1, 0)[:, :, None]
+    _, found, _ = layout.read_many(layout.pack(codes, scores, np.zeros(len(scores), dtype=np.int64)))
+    result = np.full(scores.shape, -np.inf, dtype=np.float32)
+    result[~empty] = found[np.isfinite(found)]  # filled slots come first there, in the same order
+    return result
 
 
 def check_sets(codes: Array, scores: Array, layout: Layout, name: object) -> None:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from conrec.arrays import Array
-from conrec.errors import DataError
+from conrec.errors import DataError, RunLockedError
 from conrec.filtering.stores.base import Origin, StoreMeta
 from conrec.filtering.stores.files import room_for, switch
 from conrec.filtering.stores.layout import HOUR, MAX_KEY, Layout, check_sets, hours_of, is_hashed, key_of
@@ -64,6 +64,10 @@ class Kept(Protocol):
         """Key and value of each user, in the order of keys."""
         ...
 
+    def changed(self) -> bool:
+        """Whether another store has taken its place since it was opened."""
+        ...
+
 
 def write_blocks(
     folder: Path,
@@ -86,6 +90,7 @@ def write_blocks(
 
     Raises:
         DataError: a user twice, a code out of range, a user without ID, or arrays that do not fit each other.
+        RunLockedError: another process writes this store, or has replaced ``keep`` since it was opened.
         OSError: the disk is full, among others; the old store is then as it was.
     """
     writer = BulkWriter(folder, origin, slots=slots)
@@ -117,6 +122,7 @@ def write_store(
 
     Raises:
         DataError: as `write_blocks`.
+        RunLockedError: as `write_blocks`.
         OSError: as `write_blocks`.
     """
     written_at = int(time.time()) if written_at is None else written_at
@@ -204,6 +210,7 @@ class BulkWriter:
 
         Raises:
             DataError: a user was added twice.
+            RunLockedError: another process writes this store, or has replaced ``keep`` since it was opened.
             OSError: the disk is full, among others; the old store is then as it was.
         """
         written_at = int(time.time()) if written_at is None else written_at
@@ -257,7 +264,17 @@ class BulkWriter:
 
 
 def _aged(keep: Kept, layout: Layout, newest: int) -> Iterator[tuple[bytes, bytes]]:
-    """Rows of an older store in a layout, as old as they are when the newest set is that of the new store."""
+    """Rows of an older store in a layout, as old as they are when the newest set is that of the new store.
+
+    Raises:
+        RunLockedError: it is no longer the newest; what came since would be lost. (Whoever reads this holds the lock.)
+    """
+    if keep.changed():
+        raise RunLockedError(
+            "another process has replaced the store whose users are kept",
+            where="predict sets",
+            mend="Give the same command again.",
+        )
     old = Layout.of(keep.meta.slots, keep.meta.sizes)
     later = (newest - keep.meta.newest) // HOUR
     rows = keep.records()
