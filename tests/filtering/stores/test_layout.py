@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from conrec.arrays import Array
 from conrec.errors import DataError
-from conrec.filtering.stores.layout import Layout, check_sets, key_of
+from conrec.filtering.stores.layout import Layout, check_sets, key_of, stored_scores
 
 LEVELS = st.lists(st.integers(1, 70_000) | st.sampled_from([1, 2, 256, 257, 8192, 1 << 25]), min_size=1, max_size=4)
 
@@ -109,6 +109,23 @@ def test_large_and_infinite_scores_are_bounded() -> None:
     np.testing.assert_allclose(read[2], scores[2], atol=2 * 65_504 / 510)
     np.testing.assert_allclose(read[3], scores[3], atol=65_505 / 510 + 2**-11 * 65_505)
     assert ages.tolist() == [9] * 4
+
+
+def test_scores_as_a_store_gives_them_back() -> None:
+    scores = np.asarray([[-0.1, -np.inf, -1.3, -7.7], [-np.inf] * 4, [5e6, 3.0, 2.0, 1.0]], dtype=np.float32)
+    found = stored_scores(scores)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(np.isneginf(found), np.isneginf(scores))
+    ends = np.float16([-0.1, -7.7]).astype(np.float64)
+    step = round((-1.3 + 7.7) / (-0.1 + 7.7) * 255)
+    np.testing.assert_allclose(found[0, [0, 3]], ends, rtol=1e-6)
+    assert found[0, 2] == pytest.approx(ends[1] + step / 255 * (ends[0] - ends[1]), rel=1e-6)
+    assert found[0, 2] != np.float32(-1.3)
+    layout = Layout.of(4, (9, 9))
+    codes = np.where(np.isneginf(scores), -1, 3)[:, :, None].repeat(2, axis=2)
+    _, read, _ = layout.read_many(layout.pack(codes, scores, np.zeros(3, dtype=np.int64)))
+    np.testing.assert_array_equal(found[0, [0, 2, 3]], read[0, :3])
+    np.testing.assert_array_equal(found[2], read[2])
 
 
 def test_ages_are_written_anew_and_flags_stay() -> None:

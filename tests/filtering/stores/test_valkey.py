@@ -19,7 +19,7 @@ from conrec.filtering.filter import NegativeFilter
 from conrec.filtering.stores import address as address_module
 from conrec.filtering.stores import publishing
 from conrec.filtering.stores.address import Address, is_address
-from conrec.filtering.stores.base import PredictSetReader, StoreUnavailableError
+from conrec.filtering.stores.base import PredictSetReader, StoreMeta, StoreUnavailableError
 from conrec.filtering.stores.lmdb import PredictSetStore
 from conrec.filtering.stores.opening import open_store
 from conrec.filtering.stores.publishing import publish
@@ -35,6 +35,15 @@ USERS = ["ann", "bob", "é" * 400, *(f"user {number}" for number in range(300))]
 def keys_of(server: Server, name: str) -> set[bytes]:
     with Address.parse(server.address(name)).connect() as client:
         return set(client.keys(f"conrec:{name}:*"))
+
+
+def contents(server: Server, name: str) -> dict[bytes, object]:
+    """Every key of a store with its value."""
+    with Address.parse(server.address(name)).connect() as client:
+        versions = Names(name).versions.encode()
+        return {
+            key: client.hgetall(key) if key == versions else client.get(key) for key in sorted(keys_of(server, name))
+        }
 
 
 def test_the_answers_are_those_of_the_folder(server: Server, tmp_path: Path) -> None:
@@ -313,6 +322,72 @@ def test_two_publishers_at_once(server: Server, tmp_path: Path) -> None:
         client.delete(Names("two").lock)
         publish(tmp_path, place)
         assert client.exists(Names("two").lock) == 0
+
+
+@pytest.mark.parametrize("moment", ["loading", "loaded", "switched"])
+@pytest.mark.parametrize("other", ["is done", "works", "was killed", "is none", "publishes the same"])
+def test_a_publisher_that_stood_still_changes_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, other: str
+) -> None:
+    """Its lock is void; another publisher has removed what it had loaded, and may have come and gone."""
+    late, soon, name = tmp_path / "late", tmp_path / "soon", f"still-{moment}-{other.replace(' ', '-')}"
+    place, names = server.address(name), Names(name)
+    fill(late, USERS)
+    fill(soon, USERS, seed=0 if other == "publishes the same" else 3)
+    monkeypatch.setattr(publishing, "_BATCH", 100)
+    plain = {"sealed": publishing.sealed, "sweep": publishing._Publisher._sweep}
+    to_bytes, calls = publishing.ServedVersion.to_bytes, 0
+
+    def stand_still() -> None:
+        nonlocal calls
+        calls += 1
+        if calls != (150 if moment == "loading" else 1):
+            return
+        with Address.parse(place).connect() as client:
+            client.delete(names.lock)  # it ran out
+            if other != "is none":
+                publish(soon, place, grace=1000)
+            if other == "works":
+                client.set(names.lock, "another", ex=60)
+            if other == "was killed":
+                client.hset(names.versions, "f" * 64, b"loading")
+        before.update(contents(server, name))
+
+    def slow_seal(key: bytes, value: bytes) -> bytes:
+        stand_still()
+        return plain["sealed"](key, value)
+
+    def slow_meta(version: str, meta: StoreMeta) -> bytes:
+        stand_still()
+        return to_bytes(version, meta)
+
+    def slow_sweep(*given: object) -> None:
+        stand_still()
+        plain["sweep"](*given)
+
+    before: dict[bytes, object] = {}
+    if moment == "switched":
+        fill(tmp_path / "first", ["ann"], seed=9)
+        publish(tmp_path / "first", place, grace=1000)
+    with monkeypatch.context() as patch:
+        if moment == "loading":
+            patch.setattr(publishing, "sealed", slow_seal)
+        elif moment == "loaded":
+            patch.setattr(publishing.ServedVersion, "to_bytes", slow_meta)
+        else:
+            patch.setattr(publishing._Publisher, "_sweep", slow_sweep)
+        with pytest.raises(RunLockedError, match="stood still for more than 60 seconds and has lost its lock"):
+            publish(late, place)
+    assert contents(server, name) == before, "as it was when the lock was lost"
+    if other != "is none":
+        reader = open_store(place)
+        assert reader.version == PredictSetStore.open(soon).version
+        assert reader.get_many(USERS).found.all()
+    with Address.parse(place).connect() as client:
+        client.delete(names.lock)
+    publish(late, place, grace=0)
+    assert open_store(place).get_many(USERS).found.all()
+    assert open_store(place).version == PredictSetStore.open(late).version
 
 
 def test_a_server_that_is_full_keeps_the_old_version(server: Server, tmp_path: Path) -> None:

@@ -236,7 +236,8 @@ sys.stdin.readline()
 for number in range(1_000_000):
     try:
         users = [f"{mine}{number}", *(f"{other}" for other in range(500))]
-        write_store(folder, users, np.zeros((501, 3, 3), int), np.zeros((501, 3)), Origin("m", "w", "h", "c", (4, 4, 4)))
+        sets = np.zeros((501, 3, 3), int), np.zeros((501, 3))
+        write_store(folder, users, *sets, Origin("m", "w", "h", "c", (4, 4, 4)))
         written += 1
     except RunLockedError:
         refused += 1

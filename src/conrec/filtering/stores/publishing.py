@@ -2,16 +2,18 @@
 
 A version is loaded under keys of its own, then ``current`` is set, then the version before gets a time to live. Killed
 at any moment, the publisher leaves the old version or the new one current; what it leaves half-loaded, the next
-publisher removes. One publisher of a store works at a time.
+publisher removes. One publisher of a store works at a time: each of its writes is a transaction that the server refuses
+once the lock is no longer this publisher's, so that one that stood still for too long changes nothing afterwards.
 """
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ _PATIENCE = 30.0
 _LOCKED = 60
 """Seconds after which the lock of a publisher that was killed is void."""
 _BATCH = 2000
+_ATTEMPTS = 5
 _LATER = 10
 """Seconds by which records outlive their meta data, so that a version with meta data is whole."""
 _LOADING, _READY = b"loading", b"ready"
@@ -72,7 +75,7 @@ def publish(folder: Path, to: str, *, grace: int = GRACE) -> Published:
         ArtefactError: the folder's store is damaged.
         ConfigError: ``to`` is no address, or ``grace`` is negative.
         MissingExtraError: the package ``valkey`` is not installed.
-        RunLockedError: another process publishes this store.
+        RunLockedError: another process publishes this store, or has begun to while this one stood still.
         StoreUnavailableError: the server does not answer, or has no memory left; readers go on with what they had.
     """
     if grace < 0:
@@ -87,7 +90,6 @@ class _Publisher:
     def __init__(self, address: Address, client: Any) -> None:
         self.address, self.client, self.names = address, client, Names(address.name)
         self.token = uuid.uuid4().hex.encode()
-        self.renewed = time.monotonic()
 
     def put(self, store: PredictSetStore, grace: int) -> Published:
         client, names, version = self.client, self.names, store.version
@@ -103,17 +105,22 @@ class _Publisher:
                 if state == _LOADING and old not in (before, version.encode()):
                     self._sweep(old.decode(), None)
             if before != version.encode():
-                client.hset(names.versions, version, _LOADING)
+                self._write(methodcaller("hset", names.versions, version, _LOADING))
             self._load(store)
-            client.set(names.of(version) + b"meta", ServedVersion.to_bytes(version, store.meta))
-            client.set(names.current, version)
-            client.hset(names.versions, version, _READY)
+            about = ServedVersion.to_bytes(version, store.meta)
+
+            def switch(pipe: Any) -> None:
+                pipe.set(names.of(version) + b"meta", about)
+                pipe.set(names.current, version)
+                pipe.hset(names.versions, version, _READY)
+
+            self._write(switch)
             for old in client.hkeys(names.versions):
                 if old != version.encode():
                     self._sweep(old.decode(), grace)
         finally:
-            if client.get(names.lock) == self.token:
-                client.delete(names.lock)
+            with suppress(RunLockedError):
+                self._write(methodcaller("delete", names.lock))
         replaced = before is not None and before != version.encode()
         return Published(str(self.address), store.meta, version, replaced, grace)
 
@@ -123,33 +130,54 @@ class _Publisher:
         with meter("publish", len(store)) as step:
             while some := list(islice(rows, _BATCH)):
                 # SET by MSET also takes away the time to live of a version that was on its way out.
-                self.client.mset({prefix + key: sealed(key, value) for key, value in some})
-                self._keep_lock()
+                batch = {prefix + key: sealed(key, value) for key, value in some}
+                self._write(methodcaller("mset", batch))
                 step(len(some), "")
 
-    def _keep_lock(self) -> None:
-        if time.monotonic() < self.renewed + _LOCKED / 6:
-            return
-        self.renewed = time.monotonic()
-        self.client.expire(self.names.lock, _LOCKED)
+    def _write(self, queue: Callable[[Any], object]) -> None:
+        """Do what is queued, all of it and only while the lock is still this publisher's, and renew the lock.
+
+        Raises:
+            RunLockedError: it is another's, or nobody's.
+        """
+        from valkey.exceptions import WatchError  # noqa: PLC0415
+
+        lock = self.names.lock
+        for _ in range(_ATTEMPTS):
+            with self.client.pipeline() as pipe:
+                pipe.watch(lock)
+                if pipe.get(lock) != self.token:
+                    break
+                pipe.multi()
+                pipe.expire(lock, _LOCKED)
+                queue(pipe)
+                with suppress(WatchError):  # the lock was touched, or the connection lost: look again
+                    pipe.execute()
+                    return
+        raise RunLockedError(
+            f"this publisher stood still for more than {_LOCKED} seconds and has lost its lock",
+            where=str(self.address),
+            mend="Publish again, unless another process has done so meanwhile.",
+        )
 
     def _sweep(self, version: str, grace: int | None) -> None:
         """Remove the keys of a version, at once (None) or by a time to live."""
         prefix, client = self.names.of(version), self.client
         if grace is not None:
-            client.expire(prefix + b"meta", grace)
+            self._write(methodcaller("expire", prefix + b"meta", grace))
         cursor = 0
         while True:
             cursor, keys = client.scan(cursor, match=prefix + b"*", count=_BATCH)
             records = [key for key in keys if key != prefix + b"meta" or grace is None]
-            with client.pipeline(transaction=False) as pipe:
+
+            def retire(pipe: Any, records: list[bytes] = records) -> None:
                 for key in records:
                     if grace is None:
                         pipe.unlink(key)
                     else:
                         pipe.expire(key, grace + _LATER)
-                pipe.execute()
-            self._keep_lock()
+
+            self._write(retire)
             if cursor == 0:
                 break
-        client.hdel(self.names.versions, version)
+        self._write(methodcaller("hdel", self.names.versions, version))
