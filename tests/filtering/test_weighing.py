@@ -50,6 +50,12 @@ def test_weights_are_their_formulas() -> None:
     np.testing.assert_allclose(together, by_rank * by_score * by_age, rtol=1e-6)
 
 
+def test_with_weights_no_threshold_is_below_zero() -> None:
+    assert Weighing().least == -np.inf
+    for one in (Weighing(0.9), Weighing(1.0, 0.1), Weighing(half_life_days=3.0)):
+        assert one.least == 0
+
+
 def test_a_user_whose_set_is_empty_has_weights_without_nan() -> None:
     nothing = np.full((1, 2), -np.inf, dtype=np.float32)
     weights = Weighing(score_weight=3.0).weights(nothing, np.zeros(1, dtype=np.int64), 0.0)

@@ -80,9 +80,10 @@ class NegativeFilter:
         self._weighing = Weighing(
             known.rank_weight if known else 1.0, known.score_weight if known else 0.0, self.policy.half_life_days
         )
-        if not self._weighing.all_alike:
-            # A weight below 1 brings a negative cosine nearer to 0, which only a negative threshold could notice.
-            of_items = np.maximum(of_items, np.float32(0))
+        of_items = np.maximum(of_items, np.float32(self._weighing.least))
+        fixed = not self._weighing.score_weight and self._weighing.half_life_days is None
+        slots = np.arange(store.meta.slots, dtype=np.float64)
+        self._by_rank = self._weighing.rank_weight**slots if fixed else None  # the same for every user
         self._limits = np.append(of_items, np.float32(np.inf))  # the last is that of unknown items
         self._past_dislikes = past_dislikes
 
@@ -143,7 +144,6 @@ class NegativeFilter:
             As `judge` says, without the similarities.
         """
         policy = self.policy
-        items = self.catalogue.table.known(items)
         nothing = np.zeros(len(items), dtype=np.bool_)
         try:
             known = None if policy.dry_run else self.store.get(user_id)
@@ -152,13 +152,20 @@ class NegativeFilter:
         if known is None or not len(known):
             return nothing
         members = self.catalogue.items_of(known.codes)
-        weights = self._weighing.weights(known.scores[None, :], np.asarray([known.predicted_at], dtype=np.int64), now)
-        one = np.ones(len(members)) if weights is None else weights[0]
+        if self._by_rank is not None:
+            one = self._by_rank[: len(members)]
+        else:
+            at = np.asarray([known.predicted_at], dtype=np.int64)
+            weights = self._weighing.weights(known.scores[None, :], at, now)
+            one = np.ones(len(members)) if weights is None else weights[0]
         if members.min() < 0:
             members, one = members[members >= 0], one[members >= 0]
+        if self._by_item:
+            items = self.catalogue.table.known(items)
         limits = self._limits[items] if self._by_item else np.full(len(items), self._limits[0], dtype=np.float32)
         dropped = self.catalogue.table.dropped(items, members, one, limits)
         if policy.allow:
+            items = self.catalogue.table.known(items)
             allow = self.catalogue.indices(sorted(policy.allow))
             dropped &= ~np.isin(items, allow[allow >= 0])
         if policy.keep_at_least and len(items) - int(dropped.sum()) < policy.keep_at_least:
@@ -191,8 +198,7 @@ class NegativeFilter:
         row = np.zeros(len(items), dtype=np.int64)
         limits = None
         if threshold is not None:
-            least = threshold if self._weighing.all_alike else max(threshold, 0.0)
-            limits = np.full(len(items), least, dtype=np.float32)
+            limits = np.full(len(items), max(threshold, self._weighing.least), dtype=np.float32)
         dry = self.policy.dry_run if dry_run is None else dry_run
         allowed = self.policy.allowed(item_ids, frozenset(allow))
         return self._judged([user_id], row, items, row, limits, allowed, dry, now)

@@ -48,6 +48,12 @@ class Weighing:
         """Whether every prediction counts 1."""
         return self.rank_weight == 1 and self.score_weight == 0 and self.half_life_days is None
 
+    @property
+    def least(self) -> float:
+        """The lowest threshold that a filter may have: a weight below 1 brings a negative cosine nearer to 0, which
+        only a negative threshold could notice."""
+        return -np.inf if self.all_alike else 0.0
+
     def weights(
         self, scores: Float32[Array, "users K"], predicted_at: Int64[Array, " users"], now: float | None = None
     ) -> Float64[Array, "users K"] | None:

@@ -134,11 +134,13 @@ def _calibrated(found: Mapping[str, Any]) -> Table:
         cells: list[Cell] = [Cell(name)]
         for one in method["calibrated"]:
             test = one["test"]["segments"]["all"]
-            if one["threshold"] is None or not test["filtering_rate"] or not test["filtering_rate"]["value"]:
+            nothing = one["threshold"] is None and not one.get("by_category")
+            if nothing or not test["filtering_rate"] or not test["filtering_rate"]["value"]:
                 cells.append(Cell("0", "keeps everything", tone="quiet"))
                 continue
             lost = " / ".join(_figure(test[key]) for key in ("user_false_filter_rate", "false_filter_rate"))
-            detail = f"lost {lost}\ndropped {_figure(test['filtering_rate'])}\nabove {one['threshold']:.4g}"
+            limit = "by category" if one.get("by_category") else f"above {one['threshold']:.4g}"
+            detail = f"lost {lost}\ndropped {_figure(test['filtering_rate'])}\n{limit}"
             cells.append(Cell(_figure(test["caught"]), detail))
         rows.append(tuple(cells))
     caption = (

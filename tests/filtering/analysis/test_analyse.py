@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,20 @@ from conrec.evaluation.evaluate import read_run_data
 from conrec.evaluation.predictions import read_predictions
 from conrec.evaluation.significance import Bootstrap
 from conrec.filtering.analysis.analyse import ANALYSIS, RATES, analyse_filter
+from conrec.filtering.analysis.calibrated import calibrated_at
 from conrec.filtering.analysis.intervals import compared, figure, resampled_shares
 from conrec.filtering.analysis.listings import SEGMENTS, analysis_listings
+from conrec.filtering.analysis.methods import Judged, Method
+from conrec.filtering.analysis.pairs import POSITIVES, Pairs
 from conrec.filtering.calibrating.calibration import calibrate
+from conrec.filtering.calibrating.control import Liked, Rule, smallest_threshold
+from conrec.filtering.calibrating.testing import report_on_test
 from conrec.filtering.calibrating.threshold import read_threshold
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.logs.schema import ANCHORS
-from tests.filtering.analysis.small_world import plain_caught
+from conrec.report.filter_analysis import filter_analysis
+from conrec.report.source import RunSource
+from tests.filtering.analysis.small_world import anchors_of, plain_caught
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +102,56 @@ def test_scores_weigh_as_they_do_in_the_filter(run_copy: Path) -> None:
     chosen = {one.bound: one.threshold for one in read_threshold(run_copy, "conrec").choices}
     weighed = analyse_filter(run_copy, config, ["conrec"])["methods"]["conrec"]["calibrated"]
     assert [one["threshold"] for one in weighed] == [chosen[one["bound"]] for one in weighed]
+
+
+def test_thresholds_of_categories_are_those_of_the_filter(run_copy: Path, found: dict[str, Any]) -> None:
+    config = load_config(
+        file=run_copy / "config.toml", overrides={"filter": {"segments": "category", "segment_users": 5}}
+    )
+    data, catalogue = read_run_data(run_copy), FilterCatalogue.load(run_copy)
+    calibrate(run_copy, "conrec", data, catalogue, config)
+    threshold = read_threshold(run_copy, "conrec")
+    chosen = {one.bound: one for one in threshold.choices}
+    report = report_on_test(run_copy, "conrec", data, catalogue, config)
+    result = analyse_filter(run_copy, config, ["conrec"])
+    for one in result["methods"]["conrec"]["calibrated"]:
+        assert one["threshold"] is None
+        assert one["validation"]["false_filter_rate"] == pytest.approx(chosen[one["bound"]].false_filter_rate, abs=1e-6)
+        if one["bound"] == threshold.bound:
+            assert one["by_category"] == threshold.by_category
+            figures = one["test"]["segments"]["all"]
+            for name in ("filtering_rate", "false_filter_rate", "caught"):
+                assert figures[name]["value"] == pytest.approx(report[name]["value"], abs=1e-6)
+    rules = [one for one in result["methods"].values() if one["kind"] == "rule"]
+    assert all(one["by_category"] == {} for rule in rules for one in rule["calibrated"])
+    assert any("by category" in row for listing in analysis_listings(result) for row in listing.rows)
+    assert any("by category" in str(one) for one in filter_analysis(RunSource.load(run_copy)))
+
+
+def test_pairs_without_a_predict_set_are_left_out_of_a_threshold() -> None:
+    """As calibration leaves them out; a rule counts what it knows nothing of."""
+    anchors = anchors_of([(user, 10 * user, [], [0, 1], [2]) for user in range(10)])
+    judged = Judged(anchors, Pairs.of(anchors))
+    liked = judged.pairs.of_kind(POSITIVES)
+    scores = np.full(len(judged.pairs), 0.95, dtype=np.float32)
+    scores[liked] = np.linspace(0.0, 0.9, 20, dtype=np.float32)
+    unknown = judged.pairs.anchor >= 6
+    scores[unknown] = -1.0
+    known = liked & ~unknown
+    rule = Rule(0.3)
+    found, dropped = calibrated_at(Method("m", "model", "", -1.0, scores, scores), rule, judged, judged)
+    alone = Liked.of(scores[known], anchors.user[judged.pairs.anchor[known]])
+    assert found["threshold"] == smallest_threshold(alone, rule)
+    np.testing.assert_array_equal(dropped, scores > np.float32(found["threshold"]))
+    assert found["validation"]["user_false_filter_rate"] == alone.rate(alone.similarity > found["threshold"])
+    assert found["validation"]["caught"] == 1
+    of_rule, _ = calibrated_at(Method("m", "rule", "", -1.0, scores, scores), rule, judged, judged)
+    everybody = Liked.of(scores[liked], anchors.user[judged.pairs.anchor[liked]])
+    assert of_rule["threshold"] == smallest_threshold(everybody, rule)
+    assert of_rule["threshold"] < found["threshold"]
+    assert of_rule["validation"]["caught"] == pytest.approx(0.6)
+    low = replace(rule, bound=0.9, least=0.5)
+    assert calibrated_at(Method("m", "model", "", -1.0, scores, scores), low, judged, judged)[0]["threshold"] == 0.5
 
 
 def test_segments_add_up(found: dict[str, Any]) -> None:

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conrec.arrays import Array
-from conrec.artefacts import read_json
+from conrec.artefacts import read_json, write_tensors
 from conrec.config import load_config
 from conrec.errors import ArtefactError, ConfigError
 from conrec.evaluation.evaluate import read_run_data
 from conrec.evaluation.predictions import write_predictions
 from conrec.filtering.calibrating.calibration import calibrate
+from conrec.filtering.calibrating.similarities import split_similarities
 from conrec.filtering.calibrating.testing import USER_RATE, report_on_test, test_report
-from conrec.filtering.calibrating.threshold import BOUNDS, best_within, in_words, read_threshold
+from conrec.filtering.calibrating.threshold import BOUNDS, best_within, in_words, read_threshold, write_threshold
 from conrec.filtering.catalogue import FilterCatalogue
-from conrec.items.semantic_ids import SemanticIds
+from conrec.filtering.filter import NegativeFilter
+from conrec.filtering.policy import Policy
+from conrec.filtering.predict_sets import write_predict_sets
+from conrec.filtering.vectors.table import max_similarity
+from conrec.filtering.weighing import Weighing
+from conrec.items.semantic_ids import SemanticIds, write_semantic_ids
 from conrec.logs.anchors import Anchors
 from conrec.logs.schema import SPLITS
 from conrec.recommender import Ranking
-from tests.filtering.calibrating.worlds import config_of, cosine, world
+from tests.filtering.calibrating.worlds import ANGLE, config_of, cosine, world
+
+REBUILT = np.stack([np.cos(ANGLE), np.sin(ANGLE)], axis=1).astype(np.float32)
 
 
 def test_calibrated_on_validation_and_measured_on_test(tmp_path: Path) -> None:
@@ -134,6 +143,50 @@ def test_predictions_are_weighted_as_the_filter_weighs_them(tmp_path: Path) -> N
     assert ranked.threshold == pytest.approx(0.98, abs=2e-3)
     assert (ranked.rank_weight, ranked.score_weight) == (0.98, 0.0)
     assert read_threshold(tmp_path, "conrec") == ranked
+
+
+def test_scores_weigh_as_a_store_rounds_them(tmp_path: Path) -> None:
+    """What was calibrated and what is served agree to the last bit, and would not with the exact scores."""
+    scores = [-0.1234567, -1.7654321, -3.3333333]
+    data, catalogue = world(tmp_path, [[2]] * 6 + [[5]] * 4 + [[12]] * 10, [0, 5, 9], scores=scores)
+    settings = config_of(0.6, score_weight=0.7)
+    threshold = calibrate(tmp_path, "conrec", data, catalogue, settings)
+    _, found = split_similarities(tmp_path, "conrec", data, catalogue, settings, "validation")
+    ranking = Ranking(np.asarray([[0, 5, 9]], dtype=np.int32), np.asarray([scores], dtype=np.float32))
+    write_semantic_ids(tmp_path / "items" / "semantic_ids.parquet", catalogue.item_ids, catalogue.sids)
+    write_tensors(tmp_path / "items" / "rebuilt.safetensors", {"rebuilt": REBUILT})
+    write_predict_sets(tmp_path, "conrec", ["u"], ranking, catalogue)
+    served = NegativeFilter.load(tmp_path, "conrec", policy=Policy())
+    assert threshold.score_weight == 0.7
+    items = [catalogue.item_ids[item] for item in found.positives.item]
+    np.testing.assert_array_equal(served.judge("u", items).similarity, found.positives.similarity)
+    exact = Weighing(1.0, 0.7).weights(ranking.score, np.zeros(1, dtype=np.int64))
+    once = np.zeros(len(items), dtype=np.int64)
+    plain, _ = max_similarity(catalogue.table, ranking.item, once, found.positives.item, exact)
+    assert (plain != found.positives.similarity).any()
+
+
+def test_with_weights_no_threshold_is_below_that_of_the_filter(tmp_path: Path) -> None:
+    """Likes at 100 to 170 degrees: a bound of 40 % alone would have a threshold below 0."""
+    data, catalogue = world(tmp_path, [[10 + user % 8] for user in range(40)], [0])
+    plain = calibrate(tmp_path, "conrec", data, catalogue, config_of(0.4))
+    assert plain.threshold is not None
+    assert plain.threshold < -0.5
+    settings = config_of(0.4, rank_weight=0.99)
+    weighed = calibrate(tmp_path, "conrec", data, catalogue, settings)
+    assert (weighed.threshold, weighed.false_filters, weighed.user_rate) == (0.0, 0, 0.0)
+    assert weighed.caught == 40, "dislikes are at 10 degrees"
+    assert min(point.threshold for point in weighed.curve) == 0
+    assert all(one.threshold is None or one.threshold >= 0 for one in weighed.choices)
+    by_category = calibrate(
+        tmp_path, "conrec", data, catalogue, config_of(0.4, rank_weight=0.99, segments="category", segment_users=1)
+    )
+    assert by_category.by_category == {"": 0.0}
+    # A file that says less is reported as the filter reads it.
+    write_threshold(tmp_path, replace(weighed, threshold=-0.9))
+    report = report_on_test(tmp_path, "conrec", data, catalogue, settings)
+    write_threshold(tmp_path, weighed)
+    assert report["filtering_rate"] == report_on_test(tmp_path, "conrec", data, catalogue, settings)["filtering_rate"]
 
 
 def test_likes_that_are_predicted_themselves_leave_nothing_to_drop(tmp_path: Path) -> None:

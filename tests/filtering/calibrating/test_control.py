@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -221,9 +222,17 @@ def test_pairs_taken_for_exchangeable_would_promise_too_much() -> None:
     assert np.mean(rates) > 0.1 + 2 * np.std(rates) / 10
 
 
+@settings(deadline=None, max_examples=60)
+@given(PAIRS, RULES, st.floats(-1, 1, width=32))
+def test_no_threshold_is_below_the_least(pairs: tuple[Array, Array], rule: Rule, least: float) -> None:
+    liked = Liked.of(*pairs)
+    free, found = smallest_threshold(liked, rule), smallest_threshold(liked, replace(rule, least=least))
+    assert found == (None if free is None else max(free, least))
+
+
 def test_the_rule_that_is_configured() -> None:
     config = FilterConfig(
         rate="pair", guarantee="probability", confidence=0.95, pairs_per_user=7, false_filter_rate=0.1
     )
-    assert Rule.of(config) == Rule(0.1, "pair", "probability", 0.95, 7)
+    assert Rule.of(config) == Rule(0.1, "pair", "probability", 0.95, 7, least=0.0), "predictions weigh by rank"
     assert (Rule.of(config).cap, Rule.of(FilterConfig()).cap) == (7, 1)

@@ -22,6 +22,7 @@ from conrec.errors import ArtefactError
 from conrec.evaluation.evaluate import RunData, read_run_data
 from conrec.evaluation.significance import Bootstrap
 from conrec.evaluation.studies import category_groups
+from conrec.filtering.analysis.calibrated import calibrated_at
 from conrec.filtering.analysis.intervals import DECIMALS, compared, figure
 from conrec.filtering.analysis.methods import SHOP, Judged, Method, methods_of, platform_rules
 from conrec.filtering.analysis.outcomes import Outcomes
@@ -31,7 +32,8 @@ from conrec.filtering.analysis.rules import uniform
 from conrec.filtering.analysis.segments import Categories
 from conrec.filtering.analysis.trading import AtRate, Reachable, Split, dropped
 from conrec.filtering.analysis.within import within_anchors
-from conrec.filtering.calibrating.control import Liked, Rule, smallest_threshold
+from conrec.filtering.calibrating.control import Rule
+from conrec.filtering.calibrating.segments import segments_of
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.progress import meter
 from conrec.rows import REFERENCE
@@ -110,6 +112,9 @@ class _Analysis:
         candidates = Candidates.of(anchors.candidates, catalogue.table, groups)
         categories = Categories.of(details, test.pairs)
         self.outcomes = Outcomes(test, candidates, categories, self.bootstrap, data.log.n_items)
+        segmented = config.filter.segments == "category"
+        training = data.log.before(data.periods.validation)
+        self.of_categories = segments_of(details, training, config.filter.segment_users) if segmented else None
         self.luck = uniform(config.run.seed, "ties", anchors.anchor_id[test.pairs.anchor], test.pairs.item)
         self.reference = self._reference()
         self.rule = Rule.of(config.filter)
@@ -156,7 +161,7 @@ class _Analysis:
             "reference": self.reference,
             "rates": list(RATES),
             "main": MAIN,
-            "rule": asdict(self.rule),
+            "rule": {name: value for name, value in asdict(self.rule).items() if name != "least"},
             "resamples": self.bootstrap.resamples,
             "seed": self.bootstrap.seed,
             "segments": counts,
@@ -220,19 +225,12 @@ class _Analysis:
 
     def _draft(self, method: Method, split: Split) -> tuple[list[dict[str, Any]], list[AtRate]]:
         """Thresholds from validation, and equal rates on test; each is added to the outcomes in this order."""
-        pairs = self.validation.pairs
-        positives, negatives = (method.validation[pairs.of_kind(kind)] for kind in (POSITIVES, NEGATIVES))
-        liked = Liked.of(positives, self.validation.anchors.user[pairs.anchor[pairs.of_kind(POSITIVES)]])
         calibrated = []
         for bound in RATES:
-            threshold = smallest_threshold(liked, replace(self.rule, bound=bound))
-            shares = {
-                "false_filter_rate": _mean(_above(positives, threshold)),
-                "user_false_filter_rate": liked.rate(_above(positives, threshold)),
-                "caught": _mean(_above(negatives, threshold)),
-            }
-            calibrated.append({"bound": bound, "threshold": threshold, "validation": shares})
-            self.outcomes.add(dropped(method.test, threshold, 0.0, self.luck))
+            rule = replace(self.rule, bound=bound)
+            figures, lost = calibrated_at(method, rule, self.validation, self.test, self.of_categories)
+            calibrated.append(figures)
+            self.outcomes.add(lost)
         equal = [one for rate in RATES if (one := split.at_rate(rate)) is not None]
         for one in equal:
             self.outcomes.add(dropped(method.test, one.threshold, one.ties, self.luck))
@@ -280,10 +278,6 @@ def _point(one: Reachable) -> dict[str, Any]:
         key: None if value is None else value if key == "threshold" else round(value, DECIMALS)
         for key, value in asdict(one).items()
     }
-
-
-def _above(scores: Array, threshold: float | None) -> Array:
-    return np.asarray(scores > np.float32(np.inf if threshold is None else threshold))
 
 
 def _mean(values: Array) -> float | None:

@@ -68,9 +68,13 @@ def _calibrated(found: Mapping[str, Any]) -> Listing:
                 continue
             test = one["test"]["segments"]["all"]
             threshold = "keeps everything" if one["threshold"] is None else f"{one['threshold']:.4g}"
+            threshold = "by category" if one["by_category"] else threshold
             figures = ("filtering_rate", "user_false_filter_rate", "false_filter_rate", "caught")
             rows.append((name, f"{one['bound']:.0%}", threshold, *(_value(test[key]) for key in figures)))
-    note = "Thresholds by the rule of filter.rate and filter.guarantee on validation anchors; figures on test anchors."
+    note = (
+        "Thresholds by the rule of filter.rate and filter.guarantee on validation anchors; figures on test anchors. By "
+        "category (filter.segments): rows of the run; rules have one threshold."
+    )
     columns = ("method", "bound", "threshold", "filtered", "a user's likes lost", "all likes lost", "dislikes caught")
     return Listing("Calibrated on validation, measured on test", columns, tuple(rows), note)
 

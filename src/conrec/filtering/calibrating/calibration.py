@@ -63,7 +63,7 @@ def calibrate(run_folder: Path, model: str, data: RunData, catalogue: FilterCata
         negatives=len(similarities.negatives),
         caught=int(caught.sum()),
         sid_hash=catalogue.sid_hash,
-        curve=trade_off(liked, similarities.negatives.similarity, thresholds),
+        curve=trade_off(liked, similarities.negatives.similarity, thresholds, least=rule.least),
         rate=rule.rate,
         guarantee=rule.guarantee,
         confidence=rule.confidence if rule.guarantee == "probability" else None,

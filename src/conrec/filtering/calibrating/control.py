@@ -21,13 +21,14 @@ user counts for more than c of them (rate "pair"). Within a bound a means E[m_u 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int64
 
 from conrec.arrays import Array
+from conrec.filtering.weighing import Weighing
 from conrec.settings.filtering import FilterConfig
 
 __all__ = ["Liked", "Rule", "capital", "controlled", "smallest_threshold", "stakes"]
@@ -46,6 +47,8 @@ class Rule:
         guarantee: "expectation" or "probability".
         confidence: 1 - delta, for "probability".
         pairs_per_user: c, for "pair".
+        least: no threshold below it is chosen: where predictions are weighted the filter has none below 0
+            (`Weighing.least`). A higher threshold drops less, so that what is bounded stays so.
     """
 
     bound: float
@@ -53,11 +56,20 @@ class Rule:
     guarantee: Literal["expectation", "probability"] = "expectation"
     confidence: float = 0.9
     pairs_per_user: int = 20
+    least: float = -inf
 
     @classmethod
     def of(cls, config: FilterConfig) -> Rule:
         """The rule that is configured."""
-        return cls(config.false_filter_rate, config.rate, config.guarantee, config.confidence, config.pairs_per_user)
+        weighing = Weighing(config.rank_weight, config.score_weight, config.half_life_days)
+        return cls(
+            config.false_filter_rate,
+            config.rate,
+            config.guarantee,
+            config.confidence,
+            config.pairs_per_user,
+            weighing.least,
+        )
 
     @property
     def cap(self) -> int:
@@ -174,7 +186,7 @@ def smallest_threshold(liked: Liked, rule: Rule) -> float | None:
 
     Candidates with a similarity above a threshold are dropped. What a user loses falls with the threshold, and a
     smaller loss never breaks the rule, so that bisection finds the smallest; it is the similarity of a liked candidate,
-    as nothing changes between two of them.
+    as nothing changes between two of them, or ``rule.least``.
 
     >>> smallest_threshold(Liked.of(np.float32([0.1, 0.2, 0.9]), np.arange(3)), Rule(0.5))  # (1 + 1) / (3 + 1) <= 0.5
     0.20000000298023224
@@ -195,4 +207,4 @@ def smallest_threshold(liked: Liked, rule: Rule) -> float | None:
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if meets(middle) else (middle + 1, high)
-    return float(values[high])
+    return max(float(values[high]), rule.least)

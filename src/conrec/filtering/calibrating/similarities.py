@@ -12,6 +12,7 @@ from conrec.config import Config
 from conrec.evaluation.evaluate import RunData
 from conrec.evaluation.predictions import read_predictions
 from conrec.filtering.catalogue import FilterCatalogue
+from conrec.filtering.stores.layout import stored_scores
 from conrec.filtering.vectors.table import max_similarity
 from conrec.filtering.weighing import Weighing
 from conrec.logs.anchors import Anchors
@@ -107,7 +108,8 @@ def predict_sets(
 ) -> tuple[Array, Array | None]:
     """The first items of a model's predictions for some anchors, and what each counts.
 
-    Predictions are weighted by rank and score as the filter weighs them; they are fresh, so that none has aged.
+    Predictions are weighted by rank and score as the filter weighs them, which reads scores from a store that rounds
+    them; they are fresh, so that none has aged.
 
     Args:
         run_folder: the run, with ``predictions/MODEL.parquet``.
@@ -126,7 +128,8 @@ def predict_sets(
     ranking = read_predictions(path, anchors, data.log.item_ids, data.anchors.anchor_id)
     first = slice(config.prediction.predict_set)
     weighing = Weighing(config.filter.rank_weight, config.filter.score_weight)
-    weights = weighing.weights(ranking.score[:, first], anchors.timestamp)
+    scores = stored_scores(ranking.score[:, first]) if weighing.score_weight else ranking.score[:, first]
+    weights = weighing.weights(scores, anchors.timestamp)
     return ranking.item[:, first], weights
 
 

@@ -13,7 +13,7 @@ from conrec.artefacts import write_json
 from conrec.config import Config
 from conrec.evaluation.evaluate import RunData
 from conrec.evaluation.significance import Bootstrap
-from conrec.filtering.calibrating.control import Liked
+from conrec.filtering.calibrating.control import Liked, Rule
 from conrec.filtering.calibrating.segments import WITHOUT
 from conrec.filtering.calibrating.similarities import AnchorSimilarities, Pairs, split_similarities
 from conrec.filtering.calibrating.threshold import Threshold, read_threshold
@@ -55,7 +55,7 @@ def report_on_test(
     categories: Sequence[Sequence[str]] = (
         catalogue.details.categories if threshold.by_category else [()] * len(catalogue)
     )
-    of_item = threshold.thresholds_of_items(categories)
+    of_item = np.maximum(threshold.thresholds_of_items(categories), np.float32(Rule.of(config.filter).least))
     result: dict[str, Any] = {
         "threshold": threshold.threshold,
         "by_category": threshold.by_category,

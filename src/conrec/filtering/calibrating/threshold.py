@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,7 @@ def trade_off(
     negatives: Float32[Array, " negatives"],
     chosen: Iterable[float] = (),
     points: int = CURVE_POINTS,
+    least: float = -inf,
 ) -> tuple[TradeOff, ...]:
     """The curve of both false-filter rates and the share of dislikes caught.
 
@@ -159,12 +160,14 @@ def trade_off(
         negatives: similarities of disliked candidates.
         chosen: thresholds that are to be on it, beside quantiles of both together.
         points: how many quantiles.
+        least: the filter has no threshold below it (`Weighing.least`); the curve begins there.
     """
     both = np.concatenate([liked.similarity, negatives])
     if not len(both):
         return ()
     quantiles: Float64[Array, " points"] = np.quantile(both, np.linspace(0, 1, points), method="inverted_cdf")
-    thresholds = np.unique(np.concatenate([np.asarray([-1.0, *chosen]), quantiles.astype(np.float64)]))
+    all_of_them = np.concatenate([np.asarray([-1.0, *chosen]), quantiles.astype(np.float64)])
+    thresholds = np.unique(np.maximum(all_of_them, least))
     curve = []
     for threshold in thresholds.tolist():
         dropped = above(liked.similarity, threshold)

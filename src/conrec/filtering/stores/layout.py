@@ -2,7 +2,7 @@
 
 ::
 
-    b"meta"                     the meta data as UTF-8 JSON (of the LMDB file; the same as in store.json)
+    b"meta"                     the meta data as UTF-8 JSON (of the LMDB file; as in store.json, without written_at)
     b"u" + user ID in UTF-8     where that fits LMDB's limit of 511 bytes, else
     b"h" + SHA-256 of it        (33 bytes)
 
