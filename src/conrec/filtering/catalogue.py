@@ -14,6 +14,7 @@ from jaxtyping import Int, Int32
 from conrec.arrays import Array
 from conrec.artefacts import hash_file, read_parquet, read_tensors
 from conrec.errors import ArtefactError
+from conrec.filtering.vectors.compiled import COMPILED, compiled
 from conrec.filtering.vectors.table import ItemTable
 from conrec.items.growing.growth import current_catalogue, own_catalogue
 from conrec.items.semantic_ids import SemanticIds, read_semantic_ids, sid_keys
@@ -25,6 +26,10 @@ __all__ = ["ITEM_TABLE", "FilterCatalogue", "ItemDetails"]
 ITEM_TABLE = "items.safetensors"
 """The `ItemTable` of a run, ``RUN/filter/items.safetensors``; where it is missing, or made of other embeddings or
 another SID table, the table is made anew in memory."""
+
+
+FEW = 1024
+"""Semantic IDs that are looked up one by one; more of them are sorted in by NumPy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +201,10 @@ class FilterCatalogue:
         flat = codes.reshape(-1, self.sids.levels)
         if not len(self._keys):
             return np.full(codes.shape[:-1], -1, dtype=np.int32)
+        if COMPILED and len(flat) < FEW:
+            found = np.empty(len(flat), dtype=np.int32)
+            _find(self._keys, self._order, self._radix, self.sids.resolved, flat, found)
+            return found.reshape(codes.shape[:-1])
         at = np.searchsorted(self._keys, flat @ self._radix)
         item = self._order[np.minimum(at, len(self._keys) - 1)]
         # Codes out of range may have the key of others; those of the item found tell.
@@ -210,3 +219,24 @@ class FilterCatalogue:
 def _made_of(rebuilt_file: Path, sid_hash: str) -> dict[str, str]:
     """What an item table states that it was made of."""
     return {"sid_hash": sid_hash, "rebuilt": hash_file(rebuilt_file)}
+
+
+@compiled
+def _find(keys: Array, order: Array, radix: Array, resolved: Array, codes: Array, found: Array) -> None:
+    """`FilterCatalogue.items_of` for a few codes: a request waits for the calls of NumPy more than for the search."""
+    for row in range(len(codes)):
+        key = np.int64(0)
+        for level in range(len(radix)):
+            key += np.int64(codes[row, level]) * radix[level]
+        low, high = 0, len(keys) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if keys[middle] < key:
+                low = middle + 1
+            else:
+                high = middle
+        item = order[low]
+        found[row] = item
+        for level in range(len(radix)):
+            if resolved[item, level] != codes[row, level]:
+                found[row] = -1

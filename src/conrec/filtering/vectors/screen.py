@@ -22,23 +22,19 @@ BLOCK = 256
 
 
 def dropped(table: ItemTable, items: Array, members: Array, weights: Array, thresholds: Array) -> Array:
-    """See `ItemTable.dropped`, which checks what comes in."""
+    """See `ItemTable.dropped`; items are int32 and may be those of another catalogue."""
     out = np.zeros(len(items), dtype=np.bool_)
-    weight = np.ascontiguousarray(weights, dtype=np.float64)
-    to_one = weight / SCALE**2
-    look = table.first[members] * to_one[:, None]
     _dropped(
         table.rows,
         table.lengths,
         table.first,
         table.second,
-        items.astype(np.int32, copy=False),
-        members.astype(np.int32, copy=False),
-        look.astype(np.float32),
-        weight,
+        items,
+        members,
+        weights,
         float(SCALE**2),
         table.slack,
-        np.ascontiguousarray(thresholds, dtype=np.float32),
+        thresholds,
         out,
     )
     return out
@@ -52,51 +48,54 @@ def _dropped(
     second: Array,
     items: Array,
     members: Array,
-    look: Array,
     weights: Array,
     unit: float,
     slack: float,
     thresholds: Array,
     out: Array,
 ) -> None:
-    size, width = look.shape
-    features, screen = rows.shape[1], second.shape[1]
+    size, width, screen, features = len(members), first.shape[1], second.shape[1], rows.shape[1]
     room = np.float32(slack * weights.max())
-    block = np.zeros((BLOCK, width), np.float32)
-    bounds = np.empty((size, BLOCK), np.float32)
-    best = np.empty(BLOCK, np.float32)
-    near = np.empty((BLOCK, screen), np.int16)
-    left = np.empty(BLOCK, np.int64)
+    look = np.empty((width, size), np.float32)
     predicted = np.empty((size, screen), np.int16)
     for i in range(size):
         predicted[i] = second[members[i]]
+        for j in range(width):
+            look[j, i] = np.float32(first[members[i], j] * (weights[i] / unit))
+    block = np.zeros((BLOCK, width), np.float32)
+    bounds = np.empty((BLOCK, size), np.float32)
+    near = np.empty((BLOCK, screen), np.int16)
+    left = np.empty(BLOCK, np.int64)
     for begin in range(0, len(items), BLOCK):
         count = min(BLOCK, len(items) - begin)
         for c in range(count):
-            look_at = first[max(items[begin + c], 0)]
-            for j in range(width):
-                block[c, j] = np.float32(look_at[j])
-        np.dot(look, block.T, bounds)
-        best[:] = bounds[0]
-        for i in range(1, size):
-            row = bounds[i]
-            for c in range(BLOCK):
-                best[c] = row[c] if row[c] > best[c] else best[c]  # max() would not become one instruction of many
-        # What is left is read in one go, so that the waits for memory overlap.
+            item = items[begin + c]
+            if item < 0 or item >= len(rows):
+                item = 0  # nothing checks an index any more; below it is left out
+            row, place = first[item], block[c]
+            for j in range(len(place)):
+                place[j] = np.float32(row[j])
+        np.dot(block, look, bounds)
+        # What the first look leaves is read in one go, so that the waits for memory overlap.
         lefts = 0
         for c in range(count):
-            if items[begin + c] >= 0 and best[c] + room > thresholds[begin + c]:
+            row_of_bounds = bounds[c]
+            best = row_of_bounds[0]
+            for i in range(1, size):
+                best = row_of_bounds[i] if row_of_bounds[i] > best else best
+            item = items[begin + c]
+            if best + room > thresholds[begin + c] and item >= 0 and item < len(rows):
                 left[lefts] = c
                 lefts += 1
-        for place in range(lefts):
-            wide = second[items[begin + left[place]]]
-            for j in range(screen):
-                near[place, j] = wide[j]
-        for place in range(lefts):
-            c = left[place]
-            item, threshold, candidate = items[begin + c], thresholds[begin + c], near[place]
+        for at in range(lefts):
+            wide, kept = second[items[begin + left[at]]], near[at]
+            for j in range(len(kept)):
+                kept[j] = wide[j]
+        for at in range(lefts):
+            c = left[at]
+            item, threshold, candidate = items[begin + c], thresholds[begin + c], near[at]
             for i in range(size):
-                if not bounds[i, c] + room > threshold:
+                if not bounds[c, i] + room > threshold:
                     continue
                 weight, other = weights[i], predicted[i]
                 above = float(product(candidate, other, screen))

@@ -178,9 +178,16 @@ class ItemTable:
         """
         if not len(members) or not len(items):
             return np.zeros(len(items), dtype=np.bool_)
-        items = self.known(items)  # nothing checks them once compiled
+        if items.dtype != np.int32 or not compiled.COMPILED:
+            items = self.known(items)
         if compiled.COMPILED:
-            return screen.dropped(self, items, members, weights, thresholds)
+            return screen.dropped(
+                self,
+                items,
+                members.astype(np.int32, copy=False),
+                np.ascontiguousarray(weights, dtype=np.float64),
+                np.ascontiguousarray(thresholds, dtype=np.float32),
+            )
         out = np.zeros(len(items), dtype=np.bool_)
         known = np.flatnonzero(items >= 0)
         weighted = self.similarities(items[known], members) * weights
