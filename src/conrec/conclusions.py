@@ -185,7 +185,7 @@ class Conclusions:
         ranking = space.recommender(name).predict(log, queries, k, history_eligible=eligible)
         version = weights_hash(space.folder, name)
         write_predict_sets(
-            space.folder, name, log.user_ids, ranking, catalogue, predict_set=k, model_version=version, written_at=end
+            space.folder, name, log.user_ids, ranking, catalogue, predict_set=k, model_version=version, predicted_at=end
         )
         calibrate(space.folder, name, read_run_data(space.folder), catalogue, self.config)
 

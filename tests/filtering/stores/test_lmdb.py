@@ -93,7 +93,9 @@ def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
         return struct.pack("<BHee", 1, 0, score, score) + codes + b"\0"
 
     assert content.pop(b"uann") == record(1, 2, 3, 0.5)
-    assert json.loads(content.pop(b"meta")) == header["meta"]
+    about = dict(header["meta"])
+    assert about.pop("written_at") == 7
+    assert json.loads(content.pop(b"meta")) == about
     ((key, value),) = content.items()
     assert key == b"h" + hashlib.sha256(long.encode()).digest()
     assert value == record(4, 5, 6, -2.0) + long.encode()
@@ -272,6 +274,11 @@ def test_a_reader_knows_that_its_store_was_replaced(tmp_path: Path) -> None:
     fill(folder, ["a"], *random_sets(1))
     assert not reader.changed(), "written again, the same"
     assert not reader.changed()
+    write_store(folder, ["a"], *random_sets(1), Origin("m", "w", "h", "c", (64,) * 3), predicted_at=7, written_at=99)
+    assert PredictSetStore.open(folder).version == reader.version, "the time of writing is no content"
+    assert reader.meta.written_at == 7
+    assert not reader.changed()
+    assert reader.meta.written_at == 99
     fill(folder, ["b"], *random_sets(1, seed=1))
     assert reader.changed()
     assert reader.changed(), "until another reader is opened"
@@ -281,6 +288,27 @@ def test_a_reader_knows_that_its_store_was_replaced(tmp_path: Path) -> None:
     (folder / "store.json").unlink()
     assert not reader.changed()
     assert reader.get("a") is not None
+
+
+def test_a_store_whose_file_says_when_it_was_written_is_read(tmp_path: Path) -> None:
+    """As the stores of version 2 did at first."""
+    fill(tmp_path, ["a"], *random_sets(1))
+    header = json.loads((tmp_path / "store.json").read_text())
+    data = tmp_path / header["file"]
+    with lmdb.open(str(data), lock=False, subdir=False, map_size=1 << 20) as environment:
+        for inside, right in ((header["meta"], True), ({**header["meta"], "model": "n"}, False), ([], False)):
+            with environment.begin(write=True) as transaction:
+                transaction.put(b"meta", json.dumps(inside, sort_keys=True).encode())
+            environment.sync()
+            copy = tmp_path / ("right" if right else f"wrong {type(inside).__name__}")
+            copy.mkdir()
+            (copy / header["file"]).write_bytes(data.read_bytes())
+            size, digest = data.stat().st_size, hash_file(data)
+            (copy / "store.json").write_text(json.dumps({**header, "bytes": size, "sha256": digest}))
+    assert PredictSetStore.open(tmp_path / "right").get("a") is not None
+    for wrong in tmp_path.glob("wrong*"):
+        with pytest.raises(ArtefactError, match="its meta data is not that of store"):
+            PredictSetStore.open(wrong)
 
 
 def test_odd_user_ids_are_unknown(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class StoreMeta(Origin):
     """What a store says about itself, beside the `Origin` of its predict sets.
 
     Attributes:
-        written_at: unix seconds.
+        written_at: unix seconds, by the clock of the writer; only ``store.json`` says it, for it is not content.
         newest: unix seconds, a whole hour: no set was predicted later; each set's age counts from here.
         count: number of users.
         slots: predictions that a user has at most.
@@ -86,8 +86,17 @@ class StoreMeta(Origin):
         return {**asdict(self), "sizes": list(self.sizes)}
 
     def to_bytes(self) -> bytes:
-        """As JSON."""
-        return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False).encode()
+        """As JSON without the time of writing, so that the same content has the same bytes."""
+        content = {name: value for name, value in self.to_json().items() if name != "written_at"}
+        return json.dumps(content, sort_keys=True, ensure_ascii=False).encode()
+
+    def matches(self, text: bytes | None) -> bool:
+        """Whether `to_bytes` of the same content gave this; writers of before put their time in, too."""
+        try:
+            content = json.loads(text or b"")
+        except ValueError:
+            return False
+        return isinstance(content, dict) and {**content, "written_at": self.written_at} == self.to_json()
 
     @classmethod
     def from_json(cls, value: Any) -> StoreMeta | None:

@@ -103,7 +103,7 @@ class PredictSetStore:
     def changed(self) -> bool:
         """Whether the folder names another version by now: one `os.stat`, and a small file where that differs.
 
-        A folder without a readable ``store.json`` has no other version: what is mapped stays right.
+        A folder without a ``store.json`` that can be read has no other version: what is mapped stays right.
         """
         stamp = _stamp(self.folder / HEADER)
         if stamp == self._seen:
@@ -115,6 +115,8 @@ class PredictSetStore:
         other = isinstance(header, dict) and header.get("sha256") != self.version
         if not other:
             self._seen = stamp
+            if isinstance(header, dict):  # the same content, written again: its time alone is another
+                self.meta = StoreMeta.from_json(header.get("meta")) or self.meta
         return other
 
     def get(self, user_id: str) -> PredictSet | None:
@@ -193,7 +195,7 @@ def _checked(path: Path, header: dict[str, Any], meta: StoreMeta, *, trusted: bo
     environment = _mapped(path)
     with environment.begin() as transaction:
         inside = transaction.get(META_KEY)
-    if inside != meta.to_bytes():
+    if not meta.matches(inside):
         raise ArtefactError("its meta data is not that of store.json", where=str(path), mend=_REWRITE)
     return environment
 
