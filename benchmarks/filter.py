@@ -242,18 +242,20 @@ def bytes_of_a_pair(negative_filter: NegativeFilter, asked: Requests) -> float:
         assert negative_filter.threshold is not None
         members = negative_filter.catalogue.items_of(known.codes)
         room, limit = table.slack, negative_filter.threshold
-        first = table.first[chosen].astype(np.float64) @ table.first[members].astype(np.float64).T / SCALE**2
-        open_pairs = first + room > limit
-        head = table.second[chosen, :-1].astype(np.float64) @ table.second[members, :-1].astype(np.float64).T / SCALE**2
-        rest = (
-            np.outer(table.second[chosen, -1].astype(np.float64), table.second[members, -1].astype(np.float64))
-            / SCALE**2
-        )
-        undecided = open_pairs & (head + rest + room > limit) & ~(head - rest - room > limit)
-        sure = (open_pairs & (head - rest - room > limit)).any(axis=1)
+        looks = [
+            (one[chosen].astype(np.float64) / SCALE, one[members].astype(np.float64) / SCALE)
+            for one in (table.first, table.second, table.third)
+        ]
+        left = looks[0][0] @ looks[0][1].T + room > limit
         total += table.first.itemsize * table.first.shape[1] * len(chosen)
-        total += table.second.itemsize * table.second.shape[1] * open_pairs.any(axis=1).sum()
-        total += table.rows.itemsize * table.rows.shape[1] * (undecided.any(axis=1) & ~sure).sum()
+        head, sure = np.zeros(left.shape), np.zeros(len(chosen), dtype=np.bool_)
+        for (own, other), read in zip(looks[1:], (table.second, table.third), strict=True):
+            total += read.itemsize * read.shape[1] * (left.any(axis=1) & ~sure).sum()
+            head += own[:, :-1] @ other[:, :-1].T
+            rest = np.outer(own[:, -1], other[:, -1])
+            sure |= (left & (head - rest - room > limit)).any(axis=1)
+            left &= head + rest + room > limit
+        total += table.rows.itemsize * table.rows.shape[1] * (left.any(axis=1) & ~sure).sum()
         count += len(chosen)
     return total / count
 
@@ -293,7 +295,7 @@ def main() -> None:
         negative_filter.catalogue.table.warm()
         report.figure("seconds_to_compile_or_load", time.perf_counter() - begin)
         table: ItemTable = negative_filter.catalogue.table
-        held = sum(one.nbytes for one in (table.rows, table.lengths, table.first, table.second))
+        held = sum(one.nbytes for one in (table.rows, table.lengths, table.first, table.second, table.third))
         report.figure("bytes_per_item", held / items)
         assert isinstance(negative_filter.calibration, Threshold)
         if chosen.wants("online"):

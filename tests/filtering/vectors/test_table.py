@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from conrec.errors import ArtefactError
 from conrec.filtering.vectors import compiled
 from conrec.filtering.vectors.compiled import SCALE
-from conrec.filtering.vectors.table import FIRST, SCREEN, ItemTable, max_similarity
+from conrec.filtering.vectors.table import FIRST, SECOND, THIRD, ItemTable, max_similarity
 
 MADE_OF = {"sid_hash": "one", "rebuilt": "two"}
 
@@ -131,8 +131,8 @@ def test_the_mapped_file_is_the_table(tmp_path: Path) -> None:
     mapped = ItemTable.map(path, MADE_OF)
     assert mapped is not None
     assert not mapped.rows.flags.owndata
-    assert (mapped.first.shape, mapped.second.shape) == ((50, FIRST), (50, SCREEN))
-    for name in ("rows", "lengths", "first", "second", "slack"):
+    assert [one.shape[1] for one in (mapped.first, mapped.second, mapped.third)] == [FIRST, SECOND, THIRD]
+    for name in ("rows", "lengths", "first", "second", "third", "slack"):
         np.testing.assert_array_equal(getattr(mapped, name), getattr(table, name))
     with pytest.raises(ValueError, match="read-only"):
         mapped.rows[0] = 0

@@ -29,6 +29,7 @@ def dropped(table: ItemTable, items: Array, members: Array, weights: Array, thre
         table.lengths,
         table.first,
         table.second,
+        table.third,
         items,
         members,
         weights,
@@ -46,6 +47,7 @@ def _dropped(
     lengths: Array,
     first: Array,
     second: Array,
+    third: Array,
     items: Array,
     members: Array,
     weights: Array,
@@ -54,7 +56,8 @@ def _dropped(
     thresholds: Array,
     out: Array,
 ) -> None:
-    size, width, screen, features = len(members), first.shape[1], second.shape[1], rows.shape[1]
+    size, width, features = len(members), first.shape[1], rows.shape[1]
+    screen, last = second.shape[1], third.shape[1]
     room = np.float32(slack * weights.max())
     look = np.empty((width, size), np.float32)
     predicted = np.empty((size, screen), np.int16)
@@ -97,7 +100,7 @@ def _dropped(
             for i in range(size):
                 if not bounds[c, i] + room > threshold:
                     continue
-                weight, other = weights[i], predicted[i]
+                weight, other, member = weights[i], predicted[i], members[i]
                 above = float(product(candidate, other, screen))
                 if not weight * (above / unit + slack) > threshold:
                     continue
@@ -105,7 +108,14 @@ def _dropped(
                 if weight * ((above - 2 * rests) / unit - slack) > threshold:
                     out[begin + c] = True
                     break
-                whole = float(product(rows[item], rows[members[i]], features))
-                if np.float32(whole / (lengths[item] * lengths[members[i]]) * weight) > threshold:
+                above += float(product(third[item], third[member], last)) - rests
+                if not weight * (above / unit + slack) > threshold:
+                    continue
+                rests = float(np.int32(third[item, last - 1]) * np.int32(third[member, last - 1]))
+                if weight * ((above - 2 * rests) / unit - slack) > threshold:
+                    out[begin + c] = True
+                    break
+                whole = float(product(rows[item], rows[member], features))
+                if np.float32(whole / (lengths[item] * lengths[member]) * weight) > threshold:
                     out[begin + c] = True
                     break

@@ -13,7 +13,7 @@ last bit on every machine, in every block and in both of the ways below; that of
 
   for any V with orthonormal rows; with V the main axes of the rows the right side is close, and the length of the rest
   is one more feature. So one product of 32 features shows for most candidates that nothing is near enough; of the
-  others 128 features decide most, and the full rows are read only where these leave it open (see
+  others 64 and then 126 decide most, and the full rows are read only where these leave it open (see
   `conrec.filtering.vectors.screen`).
 """
 
@@ -37,9 +37,11 @@ from conrec.filtering.vectors.nearest import nearest_of_pairs
 
 __all__ = ["ItemTable", "max_similarity"]
 
-FIRST, SCREEN = 32, 128
-"""Features of the first look and of the whole screen; the last one of each is the length of the rest."""
-_TENSORS = ("rows", "lengths", "first", "second")
+FIRST, SECOND, THIRD = 32, 64, 64
+"""Features of each look, the last of them a length: 31 main axes; 63; the 63 after those."""
+AXES = SECOND - 1 + THIRD - 1
+"""Main axes that are looked at, 126."""
+_TENSORS = ("rows", "lengths", "first", "second", "third")
 _AT_ONCE = 1 << 16
 _SAMPLE = 1 << 16
 
@@ -52,43 +54,45 @@ class ItemTable:
         rows: int16 [items, d], unit rows times `SCALE`, rounded.
         lengths: float64 [items], of these rows; a row of zeros has 1.
         first: int16 [items, 32], the first look: coordinates on the main axes, and the length of the rest.
-        second: int16 [items, 128]: all coordinates of the screen, and the length of the rest.
-        slack: how far a product of two rows of a screen, over ``SCALE ** 2``, may lie from what it bounds.
+        second: int16 [items, 64]: the same with twice as many axes.
+        third: int16 [items, 64]: coordinates on the axes after those of the second, and the length of what is left.
+        slack: how far a product of two rows of a look, over ``SCALE ** 2``, may lie from what it bounds.
     """
 
     rows: Array
     lengths: Array
     first: Array
     second: Array
+    third: Array
     slack: float
 
     @classmethod
     def build(cls, rebuilt: Float32[Array, "items d"]) -> ItemTable:
-        """Round the rows and lay out their screens.
+        """Round the rows and lay out their looks.
 
         Args:
             rebuilt: rows of length 1.
         """
         items, d = rebuilt.shape
         rows, lengths = np.empty((items, d), dtype=np.int16), np.empty(items)
-        first, second = np.zeros((items, FIRST), dtype=np.int16), np.zeros((items, SCREEN), dtype=np.int16)
+        looks = [np.zeros((items, width), dtype=np.int16) for width in (FIRST, SECOND, THIRD)]
         axes = _main_axes(rebuilt)
         for begin in range(0, items, _AT_ONCE):
             part = slice(begin, begin + _AT_ONCE)
             rows[part] = np.rint(rebuilt[part].astype(np.float64) * SCALE)
-            # The screens are of the rounded rows, made of length SCALE: it is their products that decide.
+            # The looks are of the rounded rows, made of length SCALE: it is their products that decide.
             whole = rows[part].astype(np.float64)
             lengths[part] = np.sqrt(np.square(whole).sum(axis=1))
             lengths[part][lengths[part] == 0] = 1
             whole *= SCALE / lengths[part][:, None]
             turned = whole @ axes
-            for short in (first, second):
-                width = min(short.shape[1] - 1, turned.shape[1])
-                head = turned[:, :width]
-                rest = np.square(whole).sum(axis=1) - np.square(head).sum(axis=1)
-                short[part, :width] = np.rint(head)
-                short[part, -1] = np.ceil(np.sqrt(np.maximum(rest, 0)))
-        return cls(rows, lengths, first, second, _slack(SCREEN))
+            for look, start in zip(looks, (0, 0, SECOND - 1), strict=True):
+                end = min(start + look.shape[1] - 1, turned.shape[1])
+                if end > start:
+                    look[part, : end - start] = np.rint(turned[:, start:end])
+                rest = np.square(whole).sum(axis=1) - np.square(turned[:, : max(end, start)]).sum(axis=1)
+                look[part, -1] = np.ceil(np.sqrt(np.maximum(rest, 0)))
+        return cls(rows, lengths, looks[0], looks[1], looks[2], _slack(SECOND + THIRD))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -129,19 +133,19 @@ class ItemTable:
         items = shapes[0][0] if shapes else 0
         if (
             tensors.keys() != set(names)
-            or shapes[1:] != [(items,), (items, FIRST), (items, SCREEN)]
-            or [tensors[name].dtype for name in names] != [np.int16, np.float64, np.int16, np.int16]
+            or shapes[1:] != [(items,), (items, FIRST), (items, SECOND), (items, THIRD)]
+            or [tensors[name].dtype for name in names] != [np.int16, np.float64, np.int16, np.int16, np.int16]
         ):
             raise ArtefactError(
                 f"holds { ({name: one.shape for name, one in tensors.items()}) }",
                 where=str(path),
-                expected=f"rows, lengths, first of {FIRST} and second of {SCREEN} features",
+                expected=f"rows, lengths and looks of {FIRST}, {SECOND} and {THIRD} features",
                 mend=mend,
             )
         if _checksum(tensors) != said.get("sha256"):
             raise ArtefactError("its checksum is not the one that it states", where=str(path), mend=mend)
-        rows, lengths, first, second = (tensors[name] for name in names)
-        return cls(rows, lengths, first, second, _slack(SCREEN))
+        rows, lengths, first, second, third = (tensors[name] for name in names)
+        return cls(rows, lengths, first, second, third, _slack(SECOND + THIRD))
 
     def rebuilt(self, items: Int[Array, " items"]) -> Float32[Array, "items d"]:
         """Rows of some items, of length 1."""
@@ -264,16 +268,16 @@ def _checksum(tensors: Mapping[str, Array]) -> str:
 
 
 def _main_axes(rebuilt: Array) -> Array:
-    """The axes of most of the rows' length, float64 [d, at most 127], by a sample; any axes would be right."""
+    """The axes of most of the rows' length, float64 [d, at most 126], by a sample; any axes would be right."""
     sample = rebuilt[:: max(1, len(rebuilt) // _SAMPLE)].astype(np.float64)
     _, axes = np.linalg.eigh(sample.T @ sample)
-    return np.ascontiguousarray(axes[:, ::-1][:, : SCREEN - 1])
+    return np.ascontiguousarray(axes[:, ::-1][:, :AXES])
 
 
 def _slack(features: int) -> float:
     """Room for what rounding took from the bound, over ``SCALE ** 2``.
 
-    Each feature of a screen is off by half at most, so a row by sqrt(features) / 2, and a product with a row of length
+    Each feature of a look is off by half at most, so a row by sqrt(features) / 2, and a product with a row of length
     SCALE (and its own rounding) by a little more than twice that; sums in float32 add a few 1e-6.
     """
     off = math.sqrt(features) / 2 / SCALE
