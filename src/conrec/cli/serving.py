@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from conrec.cli.options import say
 from conrec.errors import ConfigError
-
-if TYPE_CHECKING:
-    from conrec.filtering.serving.live import Opened as OpenedFilter
 
 __all__ = ["serve"]
 
@@ -54,11 +51,9 @@ def serve(
     from pydantic import ValidationError  # noqa: PLC0415
 
     from conrec.filtering.serving.guard import read_token  # noqa: PLC0415
-    from conrec.filtering.serving.live import Opened  # noqa: PLC0415
     from conrec.filtering.serving.logs import EventLog  # noqa: PLC0415
     from conrec.filtering.serving.opening import Source  # noqa: PLC0415
     from conrec.filtering.serving.server import bind  # noqa: PLC0415
-    from conrec.filtering.serving.server import serve as serve_here  # noqa: PLC0415
     from conrec.filtering.serving.settings import ServeSettings  # noqa: PLC0415
     from conrec.filtering.serving.supervisor import Supervisor  # noqa: PLC0415
 
@@ -80,34 +75,25 @@ def serve(
     address = bound.getsockname()
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
 
-    def lines_of(opened: OpenedFilter) -> list[str]:
-        return _lines(f"http://{shown}:{address[1]}", opened, settings.workers, guarded)
-
-    def tell(lines: list[str]) -> None:
-        for line in lines:
+    def tell(served: dict[str, Any]) -> None:
+        for line in _lines(f"http://{shown}:{address[1]}", served, settings.workers, guarded):
             say(line)
         sys.stdout.flush()
 
     with bound:
-        if settings.workers == 1:
-            serve_here(source, settings, bound, lambda service: tell(lines_of(service.live.current)))
-            return
-        # What cannot be opened is said here, once. Only its lines are kept: the workers have filters of their own.
-        opened = Opened.of(source.load())
-        lines = lines_of(opened)
-        del opened
-        Supervisor(source, settings, bound, EventLog(sys.stderr.buffer), lambda: tell(lines)).run()
+        Supervisor(source, settings, bound, EventLog(sys.stderr.buffer), tell).run()
 
 
-def _lines(address: str, opened: OpenedFilter, workers: int, guarded: bool) -> list[str]:
+def _lines(address: str, served: dict[str, Any], workers: int, guarded: bool) -> list[str]:
     """Where it listens, what it answers from, how to stop it."""
-    meta, threshold = opened.filter.store.meta, opened.filter.threshold
-    written = datetime.fromtimestamp(meta.written_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    threshold = served["threshold"]
+    written = datetime.fromtimestamp(served["written_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
     kept = "none, so that everything is kept" if threshold is None else f"{threshold:.4f}"
     token = "" if guarded else "; no token: whoever reaches the port may ask"
     return [
         f"listening at {address} ({workers} {'process' if workers == 1 else 'processes'}{token})",
-        f"  model {meta.model}, store {opened.version} of {written}, {meta.count:,} users, threshold {kept}",
+        f"  model {served['model']}, store {served['version']} of {written}, {served['users']:,} users, "
+        f"threshold {kept}",
         f"  page {address}/, description {address}/docs, metrics {address}/metrics",
         "  stop: Ctrl-C or SIGTERM; read store and threshold anew: SIGHUP (changes on disk are read by themselves)",
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,12 +35,20 @@ def predict(run: Path, item: int, users: tuple[str, ...] = ("ann",)) -> None:
 
 
 def damage(run: Path) -> bytes:
-    """Cut the store's file in half as an interrupted copy would, and let store.json look new; its text before."""
-    folder = run / "filter" / "conrec"
+    """Bring a store whose file is cut in half, as an interrupted copy would; `HEADER` as it was before.
+
+    It is never whole at its place: a watcher that had mapped it by then would be ended by the kernel.
+    """
+    other = run.parent / "another machine"
+    shutil.copytree(run, other)
+    predict(other, 3)
+    folder, copied = run / "filter" / "conrec", other / "filter" / "conrec"
     header = (folder / HEADER).read_bytes()
-    predict(run, 3)
-    file = next(folder.glob("data-*.mdb"))
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    file = next(copied.glob("data-*.mdb"))
+    os.truncate(file, file.stat().st_size // 2)
+    for one in (file, copied / HEADER):
+        one.replace(folder / one.name)
+    shutil.rmtree(other)
     return header
 
 
@@ -71,6 +81,22 @@ def test_a_new_threshold_is_found_by_itself(circle_run: Build) -> None:
     assert done is not None
     assert done.result == "switched"
     assert dropped(live) == ["i0"]
+
+
+def test_settings_that_changed_are_found_by_themselves(circle_run: Build) -> None:
+    run = circle_run(0.9)
+    live = Source(run).live()
+    (run / "config.toml").write_text("[filter]\ndry_run = true\n", encoding="utf-8")
+    done = live.check()
+    assert done is not None
+    assert done.result == "switched"
+    assert dropped(live) == []
+    (run / "config.toml").write_text("[filter]\ndry_rum = true\n", encoding="utf-8")
+    live.check()
+    assert live.state()["why"] == ["reload failed"]
+    (run / "config.toml").write_text('[filter]\nallow = ["i1"]\n', encoding="utf-8")
+    live.check()
+    assert (live.state()["why"], dropped(live)) == ([], ["i0"])
 
 
 def test_items_are_read_again_where_they_changed_and_only_there(circle_run: Build) -> None:
@@ -108,6 +134,58 @@ def test_a_broken_store_leaves_the_old_one_and_is_said(circle_run: Build) -> Non
     assert done is not None
     assert done.result == "switched"
     assert live.state() == {"degraded": False, "why": []}
+
+
+def test_a_reload_that_failed_is_said_until_one_works(circle_run: Build) -> None:
+    """Also where the files that are watched are those that are served, and what is broken lies beside them."""
+    run = circle_run(0.9)
+    live = Source(run).live()
+    file = next((run / "filter" / "conrec").glob("data-*.mdb"))
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert live.reload().result == "failed"
+    for pause in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
+        assert live.check() is None
+        assert live.state()["why"] == ["reload failed"]
+        assert live._pause == pause
+        live._not_before = 0.0
+        done = live.check()
+        assert done is not None
+        assert done.result == "failed"
+    file.write_bytes(good)
+    live._not_before = 0.0
+    done = live.check()
+    assert done is not None
+    assert (done.result, live.state()["why"]) == ("switched", [])
+
+
+def test_files_that_are_again_those_that_are_served_need_no_reload(circle_run: Build) -> None:
+    run = circle_run(0.9)
+    live = Source(run).live()
+    path = run / "filter" / "conrec.json"
+    path.rename(run / "aside")
+    live.check()
+    assert live.state()["why"] == ["reload failed"]
+    (run / "aside").rename(path)
+    assert live.check() is None
+    assert live.state()["why"] == []
+
+
+def test_what_cannot_be_opened_may_be_answered_for_until_it_can(circle_run: Build) -> None:
+    run = circle_run(0.9)
+    damage(run)
+    source = Source(run, "conrec")
+    live = source.live(whatever_comes=True)
+    assert live.state() == {"degraded": True, "why": ["reload failed", "store unreachable"]}
+    judged = live.current.filter.filter("ann", ["i0", "i1"])
+    assert [one.reason for one in judged.kept] == ["kept: store unreachable"] * 2
+    assert live.check() is None
+    live._not_before = 0.0
+    assert live.check() is not None
+    predict(run, 4)
+    done = live.check()
+    assert done is not None
+    assert (done.result, dropped(live), live.state()["why"]) == ("switched", ["i4"], [])
 
 
 def test_a_broken_threshold_leaves_the_old_one_until_it_is_as_it_was(circle_run: Build) -> None:

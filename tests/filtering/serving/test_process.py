@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,42 @@ def test_one_process_from_start_to_end(circle_run: Build) -> None:
     events = [line["event"] for line in service.log()]
     assert (events[0], events[-1]) == ("started", "stopped")
     assert "ann" not in service.log_file.read_text(encoding="utf-8")
+
+
+def test_a_mapped_store_that_is_cut_short_ends_the_worker_and_not_the_service(circle_run: Build) -> None:
+    run = circle_run(0.9)
+    file = next((run / "filter" / "conrec").glob("data-*.mdb"))
+    whole = file.read_bytes()
+
+    def asked() -> tuple[list[str], str | None] | None:
+        """What is kept and why; None: the connection broke."""
+        connection = HTTPConnection("127.0.0.1", service.port, timeout=20)
+        try:
+            connection.request("POST", "/v1/filter", QUESTION, HEADERS)
+            answer = json.loads(connection.getresponse().read())
+        except (OSError, HTTPException):
+            return None
+        finally:
+            connection.close()
+        return answer["kept"], answer["reason"]
+
+    with serving(run, "--drain-seconds", "0") as service:
+        assert asked() == (["i2", "i3", "i4"], None)
+        os.truncate(file, 4096)
+        assert asked() is None  # the kernel ends who reads what is no longer there
+        wait_for(lambda: asked() == (["i0", "i1", "i2", "i3", "i4"], "kept: store unreachable"), 30)
+        assert service.get("/ready")[1]["why"] == ["reload failed", "store unreachable"]
+        metrics = service.get("/metrics")[1]
+        assert "conrec_workers_ended_total 1.0" in metrics
+        assert 'conrec_degraded{why="reload failed"} 1.0' in metrics
+        assert service.get("/v1/predict-set?user_id=ann")[0] == 503
+        assert service.get("/v1/page/summary")[0] == 200
+        events = {line["event"]: line for line in service.log()}
+        assert events["worker ended"]["status"] == -signal.SIGBUS
+        assert file.name in events["keeps everything"]["error"]
+        file.write_bytes(whole)
+        wait_for(lambda: asked() == (["i2", "i3", "i4"], None), 20)
+        assert service.get("/ready")[1]["why"] == []
 
 
 def test_several_processes(circle_run: Build) -> None:

@@ -80,6 +80,7 @@ class Live:
         load: opens a filter; given the one that answers, so that what did not change need not be read again.
         watched: files whose change asks for a reload, beside what the store itself says; they need not be there.
         on_reload: told of each reload, in the thread that did it.
+        instead: gives what answers where the first filter cannot be opened, until it can; None: that is an error.
 
     Attributes:
         current: what answers; read it once a request.
@@ -95,18 +96,26 @@ class Live:
         load: Callable[[NegativeFilter | None], NegativeFilter],
         watched: Sequence[Path] = (),
         on_reload: Callable[[Reloaded], None] | None = None,
+        instead: Callable[[], NegativeFilter] | None = None,
     ) -> None:
         self._load, self._watched = load, tuple(watched)
         self.on_reload = on_reload
         self._seen = self._signature()
-        self._served = self._seen
-        self.current = Opened.of(load(None))
+        self._served: Signature | None = self._seen
+        self._failed_at: Signature | None = None
         self.failure: ConrecError | None = None
         self.reachable = True
         self._one_at_a_time = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._pause, self._not_before = 0.0, 0.0
+        try:
+            self.current = Opened.of(load(None))
+        except Exception as error:
+            if instead is None:
+                raise
+            self.current, self._served, self.reachable = Opened.of(instead()), None, False
+            self._failed(error)
 
     def reload(self) -> Reloaded:
         """Open everything anew and switch to it; one thread at a time, others wait and then do it again."""
@@ -116,9 +125,7 @@ class Live:
             try:
                 opened = Opened.of(self._load(self.current.filter))
             except Exception as error:  # whatever it is, the old filter goes on
-                self.failure = error if isinstance(error, ConrecError) else _unexpected(error)
-                self._pause = min(LONGEST_PAUSE, self._pause * 2 or 1.0)
-                self._not_before = time.monotonic() + self._pause
+                self._failed(error)
                 done = Reloaded("failed", time.perf_counter() - begin, self.failure)
             else:
                 # The old store is not closed: requests may be reading it. It goes with its last reader.
@@ -143,12 +150,21 @@ class Live:
         except ConrecError:
             changed = True  # what is there cannot even be compared: say so by a reload that fails
         if not changed and signature == self._served:
-            self.failure = None  # what could not be opened is gone again
+            if self._failed_at not in (None, signature):
+                self.failure = None  # what could not be opened is gone again
             self._seen = signature
-            return self._followed()
+            if self.failure is None:
+                return self._followed()
         if signature == self._seen and self.failure is not None and time.monotonic() < self._not_before:
             return None
         return self.reload()
+
+    def _failed(self, error: Exception) -> None:
+        """Note why the newest attempt failed, in which state of the files, and when to try again."""
+        self.failure = error if isinstance(error, ConrecError) else _unexpected(error)
+        self._failed_at = self._seen
+        self._pause = min(LONGEST_PAUSE, self._pause * 2 or 1.0)
+        self._not_before = time.monotonic() + self._pause
 
     def _followed(self) -> Reloaded | None:
         """Say it where a store on a server went over to a newer version by itself."""
@@ -179,7 +195,7 @@ class Live:
             try:
                 self.check()
             except Exception as error:  # a watcher that ends would miss every later version
-                self.failure = _unexpected(error)
+                self._failed(error)
 
     def _signature(self) -> Signature:
         return tuple(stamp(path) for path in self._watched)

@@ -10,23 +10,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-__all__ = ["MEDIA_TYPE", "MULTIPROCESS", "Gauge", "Metrics"]
+__all__ = ["ENDED", "MEDIA_TYPE", "MULTIPROCESS", "Gauge", "Metrics", "workers_ended"]
 
 MEDIA_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+ENDED = "workers_ended"
+"""File of that folder in which the supervisor counts the workers that ended by themselves."""
 BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 """Seconds; dense around the 10 ms that a request is to keep."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """One sample of the state: name without prefix, what it says, labels and value."""
+    """One sample of the state: name without prefix, what it says, labels and value. ``.._total`` is a counter."""
 
     name: str
     help: str
@@ -42,10 +45,11 @@ class _State(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The state as gauges, samples of one name together."""
-        families: dict[str, GaugeMetricFamily] = {}
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
         for one in self._gauges():
             names = [name for name, _ in one.labels]
-            family = families.setdefault(one.name, GaugeMetricFamily(f"conrec_{one.name}", one.help, labels=names))
+            kind = CounterMetricFamily if one.name.endswith("_total") else GaugeMetricFamily
+            family = families.setdefault(one.name, kind(f"conrec_{one.name}", one.help, labels=names))
             family.add_metric([value for _, value in one.labels], one.value)
         return families.values()
 
@@ -116,3 +120,12 @@ class Metrics:
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def workers_ended() -> int:
+    """What the supervisor has counted; 0 without one."""
+    file = Path(os.environ.get(MULTIPROCESS, "")) / ENDED
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0

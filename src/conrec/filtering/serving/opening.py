@@ -9,6 +9,10 @@ from typing import Any
 from conrec.filtering.catalogue import ITEM_TABLE, FilterCatalogue
 from conrec.filtering.filter import NegativeFilter
 from conrec.filtering.serving.live import Live, stamp
+from conrec.filtering.serving.standing import NothingStored, keeping_everything
+from conrec.filtering.stored import chosen_model
+from conrec.filtering.stores.address import is_address
+from conrec.filtering.stores.files import HEADER
 from conrec.items.space import REBUILT, SEMANTIC_IDS_FILE
 
 __all__ = ["Source"]
@@ -41,14 +45,22 @@ class Source:
         opened.catalogue.table.warm()  # not in the first request
         return opened
 
-    def live(self) -> Live:
-        """Open it, to be watched."""
-        opener = _Opener(self)
-        # What was opened to know its model is what answers first.
-        first = [opener(None)]
+    def live(self, *, whatever_comes: bool = False) -> Live:
+        """Open it, to be watched.
+
+        Args:
+            whatever_comes: where it cannot be opened, keep everything until it can.
+
+        Raises:
+            ConrecError: it cannot be opened.
+        """
+        model = self.model if whatever_comes and self.model is not None else chosen_model(self.run, self.model)
         folder = self.run / "filter"
-        watched = (folder / f"{first[0].store.meta.model}.json", *_of_items(self.run))
-        return Live(lambda before: first.pop() if first else opener(before), watched)
+        watched = [folder / f"{model}.json", self.run / "config.toml", *_of_items(self.run)]
+        place = str(folder / model) if self.store is None else self.store
+        if not is_address(place):
+            watched.append(Path(place) / HEADER)
+        return Live(_Opener(self), watched, instead=(lambda: keeping_everything(model)) if whatever_comes else None)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON, for a worker."""
@@ -68,8 +80,8 @@ class _Opener:
 
     def __call__(self, before: NegativeFilter | None) -> NegativeFilter:
         now = tuple(stamp(path) for path in _of_items(self._source.run))
-        same = before is not None and now == self._seen
-        opened = self._source.load(before.catalogue if before is not None and same else None)
+        known = None if before is None or isinstance(before.store, NothingStored) else before.catalogue
+        opened = self._source.load(known if now == self._seen else None)
         self._seen = now
         return opened
 

@@ -85,7 +85,12 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    source: Source, settings: ServeSettings, bound: socket.socket, started: Callable[[Service], None] | None = None
+    source: Source,
+    settings: ServeSettings,
+    bound: socket.socket,
+    started: Callable[[Service], None] | None = None,
+    *,
+    whatever_comes: bool = False,
 ) -> None:
     """Serve in this process until a signal ends it.
 
@@ -94,12 +99,15 @@ def serve(
         settings: limits and the like.
         bound: from `bind`.
         started: told once requests are taken.
+        whatever_comes: where the filter cannot be opened, keep everything until it can.
 
     Raises:
         ConrecError: the filter cannot be opened, or the token cannot be used.
     """
     log = EventLog(sys.stderr.buffer)
-    service = Service(source.live(), settings, source.run, log)
+    service = Service(source.live(whatever_comes=whatever_comes), settings, source.run, log)
+    if service.live.failure is not None:
+        log.write("keeps everything", "error", error=str(service.live.failure))
     take_over_logging(log)
     app = create_app(service)
 

@@ -15,7 +15,7 @@ from conrec.errors import ConrecError
 from conrec.filtering.serving.guard import Guard, read_token
 from conrec.filtering.serving.live import DIGITS, Live, Reloaded
 from conrec.filtering.serving.logs import EventLog
-from conrec.filtering.serving.metrics import Gauge, Metrics
+from conrec.filtering.serving.metrics import Gauge, Metrics, workers_ended
 from conrec.filtering.serving.questions import Questions
 from conrec.filtering.serving.settings import ServeSettings
 
@@ -100,4 +100,5 @@ class Service:
             yield Gauge("degraded", "1: the service does less than it should.", why in state["why"], (("why", why),))
         yield Gauge("ready", "1: takes requests.", not self.stopping)
         yield Gauge("requests_in_flight", "Requests in hand.", self.in_flight)
+        yield Gauge("workers_ended_total", "Workers that ended by themselves and were replaced.", workers_ended())
         yield Gauge("log_lines_lost", "Lines of the log that could not be written.", self.log.lost)
