@@ -6,10 +6,13 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
 
 from conrec.arrays import Array
 from conrec.errors import ArtefactError, ConrecError
+from conrec.filtering.stores.layout import HOUR, Layout
 from conrec.items.semantic_ids import sid_text
 
 __all__ = [
@@ -17,12 +20,14 @@ __all__ = [
     "Origin",
     "PredictSet",
     "PredictSetReader",
+    "SetReader",
     "StoreMeta",
     "StoreUnavailableError",
     "StoredSets",
     "refuse_other_tables",
 ]
 
+R = TypeVar("R", bound="SetReader")
 VERSION = 2
 """Of the layout, see `conrec.filtering.stores.layout`."""
 
@@ -201,6 +206,47 @@ class PredictSetReader(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class SetReader:
+    """What readers have in common: a size, an end, and predict sets out of stored values."""
+
+    @property
+    def meta(self) -> StoreMeta:
+        """What the store says about itself."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.meta.count
+
+    def __enter__(self: R) -> R:  # beartype knows no Self in a method
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        raise NotImplementedError
+
+    @staticmethod
+    def one_set(user_id: str, value: bytes | None, layout: Layout, meta: StoreMeta) -> PredictSet | None:
+        """The predict set in a user's value, None where there is none."""
+        if value is None:
+            return None
+        codes, scores, age = layout.read(value)
+        return PredictSet(user_id, codes, scores, meta.newest - age * HOUR)
+
+    @staticmethod
+    def many_sets(values: Sequence[bytes | None], layout: Layout, meta: StoreMeta) -> StoredSets:
+        """The predict sets in the values of many users, None for those who are not found."""
+        found = np.asarray([value is not None for value in values], dtype=np.bool_)
+        empty = bytes(layout.size)
+        whole = b"".join(empty if value is None else value[: layout.size] for value in values)
+        codes, scores, ages = layout.read_many(np.frombuffer(whole, dtype=np.uint8).reshape(-1, layout.size))
+        return StoredSets(found, codes, scores, np.where(found, meta.newest - ages * HOUR, 0))
 
 
 def refuse_other_tables(

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,9 +16,9 @@ from jaxtyping import Bool
 from conrec.arrays import Array
 from conrec.artefacts import hash_file, read_json
 from conrec.errors import ArtefactError
-from conrec.filtering.stores.base import VERSION, PredictSet, StoredSets, StoreMeta, refuse_other_tables
+from conrec.filtering.stores.base import VERSION, PredictSet, SetReader, StoredSets, StoreMeta, refuse_other_tables
 from conrec.filtering.stores.files import FORMAT, HEADER
-from conrec.filtering.stores.layout import HOUR, META_KEY, Layout, is_hashed, key_of
+from conrec.filtering.stores.layout import META_KEY, Layout, is_hashed, key_of
 
 __all__ = ["PredictSetStore"]
 
@@ -28,19 +27,18 @@ _ATTEMPTS = 5
 """At opening, while a writer replaces the store again and again."""
 
 
-class PredictSetStore:
+class PredictSetStore(SetReader):
     """A store, mapped read-only. Use it as a context manager or let it go; threads and processes may share the file.
 
     Attributes:
         folder: where it is.
-        meta: what it says about itself.
         version: SHA-256 of its file.
     """
 
     def __init__(
         self, folder: Path, meta: StoreMeta, version: str, environment: lmdb.Environment, seen: tuple[int, ...]
     ) -> None:
-        self.folder, self.meta, self.version = folder, meta, version
+        self.folder, self._meta, self.version = folder, meta, version
         self._environment: lmdb.Environment | None = environment
         self._layout = Layout.of(meta.slots, meta.sizes)
         self._seen = seen
@@ -85,16 +83,10 @@ class PredictSetStore:
             return cls(folder, meta, header["sha256"], environment, seen)
         raise AssertionError("the last attempt returns or raises")
 
-    def __len__(self) -> int:
-        return self.meta.count
-
-    def __enter__(self) -> PredictSetStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    @property
+    def meta(self) -> StoreMeta:
+        """What it says about itself."""
+        return self._meta
 
     def close(self) -> None:
         """Let go of the file."""
@@ -116,32 +108,20 @@ class PredictSetStore:
         if not other:
             self._seen = stamp
             if isinstance(header, dict):  # the same content, written again: its time alone is another
-                self.meta = StoreMeta.from_json(header.get("meta")) or self.meta
+                self._meta = StoreMeta.from_json(header.get("meta")) or self._meta
         return other
 
     def get(self, user_id: str) -> PredictSet | None:
         """The predict set of a user, None for a user who is not in the store."""
         with self._open_environment().begin() as transaction:
             value = self._value(transaction, user_id)
-        if value is None:
-            return None
-        codes, scores, age = self._layout.read(value)
-        return PredictSet(user_id, codes, scores, self.meta.newest - age * HOUR)
+        return self.one_set(user_id, value, self._layout, self._meta)
 
     def get_many(self, user_ids: Sequence[str]) -> StoredSets:
         """Predict sets of many users at once."""
-        size = self._layout.size
-        empty = bytes(size)
-        values: list[bytes] = []
-        found = np.zeros(len(user_ids), dtype=np.bool_)
         with self._open_environment().begin() as transaction:
-            for position, user_id in enumerate(user_ids):
-                value = self._value(transaction, user_id)
-                found[position] = value is not None
-                values.append(empty if value is None else value[:size])
-        records = np.frombuffer(b"".join(values), dtype=np.uint8).reshape(-1, size)
-        codes, scores, ages = self._layout.read_many(records)
-        return StoredSets(found, codes, scores, np.where(found, self.meta.newest - ages * HOUR, 0))
+            values = [self._value(transaction, user_id) for user_id in user_ids]
+        return self.many_sets(values, self._layout, self._meta)
 
     def holds(self, user_ids: Sequence[str]) -> Bool[Array, " users"]:
         """Whether each user is in the store."""

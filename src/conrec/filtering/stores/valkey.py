@@ -11,21 +11,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any
-
-import numpy as np
 
 from conrec.errors import ArtefactError
 from conrec.filtering.stores.address import Address
 from conrec.filtering.stores.base import (
     PredictSet,
+    SetReader,
     StoredSets,
     StoreMeta,
     StoreUnavailableError,
     refuse_other_tables,
 )
-from conrec.filtering.stores.layout import HOUR, is_hashed, key_of
+from conrec.filtering.stores.layout import is_hashed, key_of
 from conrec.filtering.stores.valkey_keys import PUBLISH, Names, ServedVersion, opened, talking
 
 __all__ = ["ValkeyStore"]
@@ -37,7 +35,7 @@ _TOGETHER = 2000
 _ATTEMPTS = 5
 
 
-class ValkeyStore:
+class ValkeyStore(SetReader):
     """A store on a server, read-only. Threads may share it; after a fork each process makes its own connections.
 
     Attributes:
@@ -91,17 +89,6 @@ class ValkeyStore:
         """SHA-256 of the file that was published."""
         return self._version.name
 
-    def __len__(self) -> int:
-        return self.meta.count
-
-    def __enter__(self) -> ValkeyStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
@@ -114,20 +101,12 @@ class ValkeyStore:
     def get(self, user_id: str) -> PredictSet | None:
         """The predict set of a user, None for a user who is not in the store."""
         version, (value,) = self._values([user_id])
-        if value is None:
-            return None
-        codes, scores, age = version.layout.read(value)
-        return PredictSet(user_id, codes, scores, version.meta.newest - age * HOUR)
+        return self.one_set(user_id, value, version.layout, version.meta)
 
     def get_many(self, user_ids: Sequence[str]) -> StoredSets:
         """Predict sets of many users at once, all of one version."""
         version, values = self._values(user_ids)
-        size = version.layout.size
-        found = np.asarray([value is not None for value in values], dtype=np.bool_)
-        empty = bytes(size)
-        whole = b"".join(empty if value is None else value[:size] for value in values)
-        codes, scores, ages = version.layout.read_many(np.frombuffer(whole, dtype=np.uint8).reshape(-1, size))
-        return StoredSets(found, codes, scores, np.where(found, version.meta.newest - ages * HOUR, 0))
+        return self.many_sets(values, version.layout, version.meta)
 
     def user_ids(self) -> Iterator[str]:
         """The users of the version that is read now, in no order; their keys are held in memory meanwhile."""
