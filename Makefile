@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/ml-100k
+# Processes that share the tests, each with one thread.
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: run test lint types unit bench study clean
@@ -20,7 +22,7 @@ types: $(VENV)/.tested
 	$(BIN)/mypy
 
 unit: $(VENV)/.tested
-	$(BIN)/pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow" --numprocesses $(WORKERS) --dist loadfile
 
 # What takes minutes: the slow tests, and every benchmark (docs/benchmarks.md).
 bench: $(VENV)/.benched
