@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conrec.artefacts import write_parquet
 from conrec.errors import ArtefactError
-from conrec.filtering.explaining import PastDislikes
+from conrec.filtering.explaining import LogTooLargeError, PastDislikes
 from conrec.filtering.filter import NegativeFilter
 from conrec.logs.schema import EVENTS
 
@@ -64,3 +65,16 @@ def test_a_damaged_log_is_said(circle_run: Build) -> None:
     (run / "data" / "events.parquet").write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(ArtefactError, match=r"events\.parquet"):
         NegativeFilter.load(run, "conrec").explain("ann", ["i0"])
+
+
+def test_a_log_that_takes_too_long_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = {"user_id": ["ann"] * 3, "item_id": ["a", "b", "a"], "timestamp": [3, 2, 5], "feedback": [-1, -1, -1]}
+    pq.write_table(pa.table(rows), folder / "events.parquet")
+    past = PastDislikes(tmp_path)
+    assert past.of("ann") == past.of("ann", 60.0) == {"a": 5, "b": 2}
+    with pytest.raises(LogTooLargeError, match="was not read through in 0 seconds"):
+        past.of("ann", 0.0)
+    with pytest.raises(LogTooLargeError):
+        past.of("nobody", 0.0)

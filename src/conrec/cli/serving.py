@@ -33,9 +33,18 @@ def serve(
             help="File with a bearer token; else the environment variable CONREC_TOKEN is read.",
         ),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Without a token: a name that requests may ask by beside localhost; may be given several times."
+        ),
+    ] = None,
     open_metrics: Annotated[bool, typer.Option("--open-metrics", help="/metrics without the token.")] = False,
     access_log: Annotated[bool, typer.Option(help="One line of the log for each request.")] = True,
     max_body_bytes: Annotated[int | None, typer.Option(help="Longest body of a request.")] = None,
+    max_bytes_in_hand: Annotated[
+        int | None, typer.Option(help="Bytes of all bodies that a worker has in hand.")
+    ] = None,
     max_candidates: Annotated[int | None, typer.Option(help="Candidates of one request.")] = None,
     max_id_length: Annotated[int | None, typer.Option(help="Characters of a user or item ID.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(help="Requests that a worker has in hand.")] = None,
@@ -61,7 +70,7 @@ def serve(
         "host": host, "port": port, "workers": workers, "token_file": token_file, "open_metrics": open_metrics,
         "access_log": access_log, "max_body_bytes": max_body_bytes, "max_candidates": max_candidates,
         "max_id_length": max_id_length, "max_concurrent": max_concurrent, "seconds": seconds,
-        "drain_seconds": drain_seconds,
+        "drain_seconds": drain_seconds, "allow_hosts": allow_host, "max_bytes_in_hand": max_bytes_in_hand,
     }  # fmt: skip
     try:
         settings = ServeSettings.model_validate({name: value for name, value in given.items() if value is not None})

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from jaxtyping import Int
 
 from conrec.arrays import Array
-from conrec.errors import ArtefactError
+from conrec.errors import ArtefactError, ConrecError
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.decisions import PastDislike
 from conrec.protocol import NEGATIVE
 
-__all__ = ["PastDislikes"]
+__all__ = ["LogTooLargeError", "PastDislikes"]
+
+ROWS = 65_536
+"""Of a batch of the log; between two of them the time is looked at."""
+
+
+class LogTooLargeError(ConrecError):
+    """A log was not read through in the time given."""
 
 
 class PastDislikes:
@@ -28,31 +37,53 @@ class PastDislikes:
     def __init__(self, run_folder: Path) -> None:
         self.path = run_folder / "data" / "events.parquet"
 
-    def of(self, user_id: str) -> dict[str, int]:
+    def of(self, user_id: str, seconds: float | None = None) -> dict[str, int]:
         """Items that a user disliked, with the last time (unix seconds).
+
+        Args:
+            user_id: the user.
+            seconds: that it may take, on one core; None: as long as it takes.
 
         Raises:
             ArtefactError: the log is damaged.
+            LogTooLargeError: it took too long.
         """
         if not self.path.is_file():
             return {}
+        end = None if seconds is None else time.monotonic() + seconds
+        last: dict[str, int] = {}
         try:
-            found = pq.read_table(
-                self.path,
+            wanted = (pc.field("user_id") == user_id) & (pc.field("feedback") == NEGATIVE)
+            scanner = ds.dataset(self.path, format="parquet").scanner(
                 columns=["item_id", "timestamp"],
-                filters=[("user_id", "=", user_id), ("feedback", "=", NEGATIVE)],
+                filter=wanted,
+                batch_size=ROWS,
+                batch_readahead=1,
+                fragment_readahead=1,
+                use_threads=end is None,
             )
+            for batch in scanner.to_batches():  # those in which nothing was found are empty, and come, too
+                if end is not None and time.monotonic() > end:
+                    raise LogTooLargeError(
+                        f"was not read through in {seconds:g} seconds",
+                        where=str(self.path),
+                        mend="The log is too large to look into while the service runs.",
+                    )
+                for item_id, timestamp in zip(batch[0].to_pylist(), batch[1].to_pylist(), strict=True):
+                    last[item_id] = max(timestamp, last.get(item_id, timestamp))
         except (pa.ArrowException, OSError, UnicodeEncodeError) as error:
             if isinstance(error, UnicodeEncodeError):  # a lone surrogate: no log has such a user
                 return {}
             raise ArtefactError(f"cannot be read as Parquet ({error})", where=str(self.path)) from None
-        last: dict[str, int] = {}
-        for item_id, timestamp in zip(found["item_id"].to_pylist(), found["timestamp"].to_pylist(), strict=True):
-            last[item_id] = max(timestamp, last.get(item_id, timestamp))
         return last
 
     def nearest(
-        self, catalogue: FilterCatalogue, user_id: str, items: Int[Array, " n"], count: int
+        self,
+        catalogue: FilterCatalogue,
+        user_id: str,
+        items: Int[Array, " n"],
+        count: int,
+        seconds: float | None = None,
     ) -> list[tuple[PastDislike, ...]]:
         """For each candidate the past dislikes of the user nearest to it, nearest first; of equal ones the latest.
 
@@ -61,11 +92,13 @@ class PastDislikes:
             user_id: the user.
             items: catalogue indices of the candidates; -1: unknown, which nothing is near to.
             count: at most so many for each.
+            seconds: as of `of`.
 
         Raises:
             ArtefactError: the log is damaged.
+            LogTooLargeError: it took too long.
         """
-        past = sorted(self.of(user_id).items(), key=lambda one: (-one[1], one[0]))
+        past = sorted(self.of(user_id, seconds).items(), key=lambda one: (-one[1], one[0]))
         index = catalogue.indices([item_id for item_id, _ in past])
         past = [one for one, row in zip(past, index.tolist(), strict=True) if row >= 0]
         if not past or count < 1:

@@ -250,21 +250,25 @@ class NegativeFilter:
         judged = self._in_words(item_ids, self.judge(user_id, item_ids, allow=allow, dry_run=dry_run))
         return Filtered(tuple(one for one in judged if not one.dropped), tuple(one for one in judged if one.dropped))
 
-    def explain(self, user_id: str, item_ids: Sequence[str], *, count: int = 3) -> list[Decision]:
+    def explain(
+        self, user_id: str, item_ids: Sequence[str], *, count: int = 3, seconds: float | None = None
+    ) -> list[Decision]:
         """`filter` in the given order, each with the past dislikes of the user that are nearest to the candidate.
 
         Args:
             user_id: the user.
             item_ids: candidates.
             count: of past dislikes for each candidate.
+            seconds: that looking into the run's log may take; None: as long as it takes.
 
         Raises:
             ArtefactError: the run's log is damaged. Without a log there are no past dislikes.
+            LogTooLargeError: it took too long (`conrec.filtering.explaining`).
         """
         judged = self._in_words(item_ids, self.judge(user_id, item_ids))
         if self._past_dislikes is None:
             return judged
-        near = self._past_dislikes.nearest(self.catalogue, user_id, self.catalogue.indices(item_ids), count)
+        near = self._past_dislikes.nearest(self.catalogue, user_id, self.catalogue.indices(item_ids), count, seconds)
         return [replace(one, past_dislikes=past) for one, past in zip(judged, near, strict=True)]
 
     def predict_set(self, user_id: str) -> PredictSet | None:

@@ -20,6 +20,8 @@ from conrec.filtering.serving.service import Service
 from conrec.filtering.serving.settings import TOKEN_VARIABLE, ServeSettings
 
 THRESHOLD = 0.9
+BASE = "http://127.0.0.1"
+"""A service without a token answers to no other name."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ def serve(circle_run: Callable[[float | None], Path], monkeypatch: pytest.Monkey
             stream = io.BytesIO()
             service = Service(Source(run).live(), ServeSettings(**settings), run, EventLog(stream))
             ends.callback(service.close)
-            client = ends.enter_context(TestClient(create_app(service), raise_server_exceptions=False))
+            client = ends.enter_context(TestClient(create_app(service), base_url=BASE, raise_server_exceptions=False))
             return Served(run, service, client, stream)
 
         yield start

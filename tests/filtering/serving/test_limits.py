@@ -139,6 +139,116 @@ def test_bodies_that_are_too_long(serve: Serve, path: str) -> None:
     assert got.status_code == (405 if path == "/health" else 413)
 
 
+def test_all_bodies_together(serve: Serve) -> None:
+    """So many large ones at once that they would not fit: the last are told to come again, the first are answered."""
+    served = serve(max_body_bytes=1_000, max_bytes_in_hand=1_500)
+    app = create_app(served.service)
+    assert post(served, GOOD + b" " * 900)[0] == 200
+
+    async def crowd() -> list[tuple[int, bytes]]:
+        gate = asyncio.Event()
+
+        async def late() -> dict[str, Any]:
+            await gate.wait()
+            return {"type": "http.request", "body": GOOD, "more_body": False}
+
+        begin = {"type": "http.request", "body": b" " * 800, "more_body": True}
+        first = asyncio.create_task(ask(app, [begin, late()]))
+        await asyncio.sleep(0.01)
+        refused = [await ask(app, [begin], path) for path in ("/v1/filter", "/v1/explain", "/v1/page/items")]
+        gate.set()
+        return [await first, *refused]
+
+    first, *refused = asyncio.run(crowd())
+    assert first[0] == 200
+    for status, body in refused:
+        assert (status, json.loads(body)["error"]["found"]) == (503, "too many bytes in hand")
+    assert served.service.bytes_in_hand == 0
+
+
+def test_names_that_a_service_without_a_token_answers_to(serve: Serve) -> None:
+    def asked(served: Served, host: str, path: str = "/version") -> int:
+        return served.client.get(path, headers={"host": host}).status_code
+
+    served = serve()
+    for name in (
+        "localhost",
+        "LOCALHOST:8080",
+        "localhost.:8080",
+        "a.localhost",
+        "127.0.0.1:80",
+        "127.1.2.3",
+        "[::1]:80",
+    ):
+        assert asked(served, name) == 200, name
+    for name in (
+        "",
+        "evil.example",
+        "evil.example:8080",
+        "127.0.0.1.evil.example",
+        "192.168.0.1",
+        "[::2]:80",
+        "0.0.0.0",
+    ):
+        assert asked(served, name) == 421, name
+        assert asked(served, name, "/") == 421
+        assert asked(served, name, "/health") == 200
+    served = serve(allow_hosts=("Filter.example",))
+    assert [asked(served, name) for name in ("filter.example:80", "localhost", "evil.example")] == [200, 200, 421]
+    assert asked(serve(host="0.0.0.0"), "filter.example") == 200
+    assert asked(serve(host="0.0.0.0", allow_hosts=("filter.example",)), "evil.example") == 421
+
+
+def test_a_token_is_enough_whatever_the_name(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN, encoding="utf-8")
+    served = serve(token_file=tmp_path / "token")
+    right = {"authorization": f"Bearer {TOKEN}", "host": "filter.example"}
+    assert served.client.get("/version", headers=right).status_code == 200
+
+
+def test_half_a_character_is_the_fault_of_who_asks(serve: Serve) -> None:
+    served = serve()
+    for body in (b'{"item_ids": ["\\ud800"]}', b'{"item_ids": ["i0"], "user_id": "\\udc00"}'):
+        status, error = post(served, body, "/v1/page/items")
+        assert (status, error["found"]) == (422, "a lone surrogate")
+
+
+@pytest.mark.parametrize(("candidates", "in_loop"), [(2_000, True), (2_001, False)])
+def test_many_candidates_do_not_keep_the_loop(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, candidates: int, in_loop: bool
+) -> None:
+    served = serve()
+    names: list[str] = []
+
+    def answer(*given: Any) -> Any:
+        names.append(threading.current_thread().name)
+        return answers.answer_filter(*given)
+
+    monkeypatch.setattr("conrec.filtering.serving.endpoints.answer_filter", answer)
+    assert len(served.filter("ann", ["i0"] * candidates)["dropped"]) == candidates
+    assert names[0].startswith("conrec-serve") is not in_loop
+
+
+def test_explanations_wait_for_each_other_and_nobody_for_them(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = serve()
+    app, let_go = create_app(served.service), threading.Event()
+    monkeypatch.setattr(
+        "conrec.filtering.serving.endpoints.answer_explain", lambda *_: b"{}" if let_go.wait(20) else b""
+    )
+    whole = {"type": "http.request", "body": GOOD, "more_body": False}
+    many = json.dumps({"user_id": "ann", "item_ids": ["i0"] * 3_000}).encode()  # in a thread, too
+
+    async def crowd() -> list[int]:
+        waiting = [asyncio.create_task(ask(app, [whole], "/v1/explain")) for _ in range(8)]
+        await asyncio.sleep(0.01)
+        status, _ = await ask(app, [{"type": "http.request", "body": many, "more_body": False}])
+        assert not any(one.done() for one in waiting)
+        let_go.set()
+        return [status, *(one[0] for one in await asyncio.gather(*waiting))]
+
+    assert asyncio.run(crowd()) == [200] * 9
+
+
 def test_token(serve: Serve, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n", encoding="utf-8")

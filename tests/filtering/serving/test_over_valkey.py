@@ -12,6 +12,7 @@ from conrec.filtering.serving.opening import Source
 from conrec.filtering.serving.service import Service
 from conrec.filtering.serving.settings import ServeSettings
 from conrec.filtering.stores.publishing import publish
+from tests.filtering.serving.conftest import BASE
 from tests.filtering.serving.test_live import predict, wait_for
 from tests.filtering.stores.conftest import Server, server
 
@@ -26,7 +27,7 @@ def test_a_server_that_goes_and_comes_back(circle_run: Callable[[float | None], 
     publish(folder, address)
     service = Service(Source(run, None, address).live(), ServeSettings(), run)
     assert service.live.current.remote
-    with TestClient(create_app(service)) as client:
+    with TestClient(create_app(service), base_url=BASE) as client:
 
         def kept() -> list[str]:
             got = client.post("/v1/filter", json={"user_id": "ann", "item_ids": ITEMS})

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -122,11 +122,60 @@ class Load:
         connection.close()
 
 
+def refuse_heads(port: int) -> None:
+    """Heads that are too long, in one piece, in many, after a body, or that never end."""
+
+    def said(*parts: bytes, end: bytes = b"") -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as one:
+            answer = b""
+            with suppress(ConnectionError):  # closed while there was more to come
+                for part in (*parts, end):
+                    one.sendall(part)
+            with suppress(ConnectionError):
+                while came := one.recv(65_536):
+                    answer += came
+            return answer
+
+    begin, line = b"GET /health HTTP/1.1\r\nHost: localhost\r\n", b"x: " + b"y" * 1000 + b"\r\n"
+    close = b"connection: close\r\n\r\n"
+    assert said(begin, line * 60, end=close).startswith(b"HTTP/1.1 200")
+    for long in (
+        said(begin + line * 70, end=close),
+        said(begin, *[line] * 70, end=close),
+        said(begin, b"x: ", *[b"y" * 1000] * 70),
+        said(b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n" + close),
+    ):
+        assert long.startswith(b"HTTP/1.1 431 Request Header Fields Too Large")
+        assert json.loads(long.partition(b"\r\n\r\n")[2])["error"]["expected"] == "at most 64 KiB"
+    posted = b"POST /v1/filter HTTP/1.1\r\nHost: localhost\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n"
+    assert b"200 OK" not in said(posted, *[line] * 200)
+    many = b"".join(b"%x\r\n%b\r\n" % (1, bytes([one])) for one in QUESTION)
+    chunked = posted.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" + many + b"0\r\n\r\n"
+    assert said(chunked.replace(b"chunked", b"chunked\r\nconnection: close")).startswith(b"HTTP/1.1 200")
+    assert b"400 Bad Request" in said(b"no HTTP at all\r\n\r\n")
+
+
+def test_connections_that_ask_nothing_are_closed(circle_run: Build) -> None:
+    with serving(circle_run(0.9), "--drain-seconds", "0", "--seconds", "1.5") as service:
+        silent, half, stray = (socket.create_connection(("127.0.0.1", service.port), timeout=20) for _ in range(3))
+        half.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nx: ")
+        stray.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert stray.recv(65_536).startswith(b"HTTP/1.1 200")
+        stray.sendall(b"\r\n")
+        assert silent.recv(65_536) == b""
+        assert half.recv(65_536).startswith(b"HTTP/1.1 408 Request Timeout")
+        assert stray.recv(65_536) == b""
+        for one in (silent, half, stray):
+            one.close()
+
+
 def test_one_process_from_start_to_end(circle_run: Build) -> None:
     run = circle_run(0.9)
     with serving(run, "--drain-seconds", "0.5") as service:
         assert "store" in service.said[1]
         assert "SIGTERM" in service.said[3]
+
+        refuse_heads(service.port)
 
         # The store is replaced again and again under load: every answer is of one of them, and none is missing.
         load = Load(service.port, threading.Event())
@@ -157,9 +206,7 @@ def test_one_process_from_start_to_end(circle_run: Build) -> None:
 
         # Told to stop in the middle of a request: not ready, then closed, and the request is answered.
         late = socket.create_connection(("127.0.0.1", service.port), timeout=20)
-        head = (
-            f"POST /v1/filter HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(QUESTION)}"
-        )
+        head = f"POST /v1/filter HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(QUESTION)}"
         late.sendall(f"{head}\r\n\r\n".encode() + QUESTION[:20])
         wait_for(lambda: "conrec_requests_in_flight 2.0" in service.get("/metrics")[1])
         service.process.terminate()

@@ -32,6 +32,8 @@ WHOLE = (UNKNOWN_USER, EMPTY_SET, NO_STORE)
 """Reasons that hold of all candidates of a request, told once."""
 PAST_DISLIKES = 3
 """Past dislikes that are told of each candidate."""
+SECONDS = 5.0
+"""That looking for them in the log may take: as long as a question of the page."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -91,7 +93,7 @@ def answer_explain(opened: Opened, question: ExplainQuestion) -> bytes:
     """Why each candidate is kept or dropped, as JSON."""
     negative_filter, user_id = opened.filter, question.user_id
     whole = _without_candidates(opened, question)
-    judged = negative_filter.explain(user_id, question.item_ids, count=PAST_DISLIKES)
+    judged = negative_filter.explain(user_id, question.item_ids, count=PAST_DISLIKES, seconds=SECONDS)
     title = _titles(negative_filter)
     candidates = [
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 import conrec
-from conrec.filtering.serving.answers import Tally, answer_explain, answer_filter, answer_predict_set
+from conrec.filtering.serving.answers import answer_explain, answer_filter, answer_predict_set
 from conrec.filtering.serving.bodies import read_json_body
 from conrec.filtering.serving.gate import FACTS
 from conrec.filtering.serving.metrics import MEDIA_TYPE
@@ -34,8 +35,10 @@ __all__ = [
 
 T = TypeVar("T")
 JSON = b"application/json"
-AT_ONCE = 256 << 10
-"""Bytes of a body that is answered in the event loop, a millisecond or two; larger ones go to a thread."""
+READ_AT_ONCE = 256 << 10
+"""Bytes of a body that is parsed in the event loop, half a millisecond; larger ones go to a thread."""
+JUDGED_AT_ONCE = 2_000
+"""Candidates, and items that are allowed, of a request that is answered in the event loop, some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +77,14 @@ async def filter_candidates(service: Service, scope: Scope, receive: Receive) ->
     body = await read_json_body(scope, receive)
     opened = service.live.current
 
-    def answer() -> tuple[bytes, Tally]:
-        return answer_filter(opened, service.questions.filter(body))
-
-    if len(body) <= AT_ONCE and not opened.remote:
-        content, tally = answer()
+    if len(body) <= READ_AT_ONCE:
+        question = service.questions.filter(body)
     else:
-        content, tally = await _in_thread(service, answer)
+        question = await _in_thread(service.pool, lambda: service.questions.filter(body))
+    if len(question.item_ids) + len(question.allow or ()) <= JUDGED_AT_ONCE and not opened.remote:
+        content, tally = answer_filter(opened, question)
+    else:
+        content, tally = await _in_thread(service.pool, lambda: answer_filter(opened, question))
     scope[FACTS] |= {"candidates": tally.candidates, "dropped": tally.dropped}
     counters = service.metrics
     counters.candidates.inc(tally.candidates)
@@ -99,14 +103,14 @@ async def explain(service: Service, scope: Scope, receive: Receive) -> Reply:
     body = await read_json_body(scope, receive)
     opened, question = service.live.current, service.questions.explain(body)
     scope[FACTS] |= {"candidates": len(question.item_ids)}
-    return Reply(await _in_thread(service, lambda: answer_explain(opened, question)))
+    return Reply(await _in_thread(service.people, lambda: answer_explain(opened, question)))
 
 
 async def predict_set(service: Service, scope: Scope, receive: Receive) -> Reply:
     """GET /v1/predict-set."""
     user_id = query_value(scope["query_string"], "user_id", service.settings.max_id_length)
     opened = service.live.current
-    return Reply(await _in_thread(service, lambda: answer_predict_set(opened, user_id)))
+    return Reply(await _in_thread(service.pool, lambda: answer_predict_set(opened, user_id)))
 
 
 async def health(service: Service, scope: Scope, receive: Receive) -> Reply:
@@ -152,7 +156,7 @@ async def reload(service: Service, scope: Scope, receive: Receive) -> Reply:
             expected="one with a token, which this request then has to carry",
             mend="Start it with a token, or send SIGHUP to the process. A changed store is read by itself.",
         )
-    done = await _in_thread(service, service.reload)
+    done = await _in_thread(service.pool, service.reload)
     if done.error is not None:
         raise RequestError(
             409,
@@ -165,6 +169,6 @@ async def reload(service: Service, scope: Scope, receive: Receive) -> Reply:
     return Reply(msgspec.json.encode(body))
 
 
-async def _in_thread(service: Service, work: Callable[[], T]) -> T:
+async def _in_thread(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     """What takes long must not keep others waiting; a request that runs out of time leaves its thread behind."""
-    return await asyncio.get_running_loop().run_in_executor(service.pool, work)
+    return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conrec.errors import ConrecError
+from conrec.filtering.explaining import LogTooLargeError
+from conrec.filtering.serving.hosts import allowed_hosts
 from conrec.filtering.serving.logs import frames_of
 from conrec.filtering.serving.problems import PROBLEM, RequestError, problem_body
 from conrec.filtering.serving.service import Service
@@ -48,6 +50,8 @@ class Gate:
         self._app, self._service, self._routes = app, service, frozenset(routes)
         self._open = OPEN | ({"/metrics"} if service.settings.open_metrics else set())
         self._open_below = open_below
+        self._hosts = allowed_hosts(service.settings)
+        self._most_bytes = max(service.settings.max_bytes_in_hand, service.settings.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -77,10 +81,14 @@ class Gate:
         async def counted() -> Message:
             nonlocal left
             message = await receive()
-            left -= len(message.get("body", b""))
+            came = len(message.get("body", b""))
+            left -= came
+            service.bytes_in_hand += came
+            # FastAPI lets this kind pass where it reads a body, and no other.
             if left < 0:
-                # FastAPI lets this kind pass where it reads a body, and no other.
                 raise HTTPException(413, "a longer body")
+            if service.bytes_in_hand > self._most_bytes:
+                raise HTTPException(503, "too many bytes in hand", headers={"retry-after": "1"})
             return message
 
         service.in_flight += 1
@@ -104,6 +112,7 @@ class Gate:
             await send({"type": "http.response.body", "body": body})
         finally:
             service.in_flight -= 1
+            service.bytes_in_hand -= service.settings.max_body_bytes - left
             seconds = perf_counter() - begin
             service.metrics.request(route, status or GONE, seconds)
             if service.settings.access_log:
@@ -121,10 +130,13 @@ class Gate:
         """Let a request in, or refuse it before anything of it is read.
 
         Raises:
-            RequestError: 401, no token; 413, a body that is too long; 503, too many requests in hand.
+            RequestError: 401, no token; 413, a body that is too long; 421, asked by another name; 503, too many
+                requests in hand.
         """
         service = self._service
         headers = dict(scope["headers"])
+        if self._hosts is not None and not service.guard.is_set and route not in UNLIMITED:
+            self._hosts.check(headers.get(b"host"))
         if service.guard.is_set and not (route in self._open or scope["path"].startswith(self._open_below)):
             service.guard.check(headers.get(b"authorization"))
         length = headers.get(b"content-length", b"0")
@@ -154,6 +166,8 @@ class Gate:
                 mend="Ask for fewer candidates at a time.",
                 headers=[(b"retry-after", b"1")],
             )
+        if isinstance(error, LogTooLargeError):
+            return RequestError(503, "the log is too large to look into within a request", mend=error.mend)
         self._service.log.write("error", "error", number=number, error=type(error).__name__, frames=frames_of(error))
         if isinstance(error, StoreUnavailableError):
             return RequestError(503, "the store cannot be reached now", mend="Ask again a little later.")

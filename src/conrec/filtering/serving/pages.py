@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, TypeVar
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import Response
 
@@ -72,6 +73,8 @@ def page_router(service: Service) -> APIRouter:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # One after another, in a thread of their own: whoever filters does not wait for them.
+        current_default_thread_limiter().total_tokens = 1
         yield
         data.close()
 
@@ -84,8 +87,12 @@ def page_router(service: Service) -> APIRouter:
         """An ID or a search within the limits.
 
         Raises:
-            RequestError: 422, it is longer.
+            RequestError: 422, it is longer, or no text: JSON can write half a character.
         """
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise RequestError(422, "a lone surrogate", where=where, expected="text in Unicode") from None
         longest = service.settings.max_id_length
         if len(value) > longest:
             raise RequestError(422, f"{len(value):,} characters", where=where, expected=f"at most {longest:,}")

@@ -14,6 +14,7 @@ import uvicorn
 
 from conrec.errors import ConfigError
 from conrec.filtering.serving.app import create_app
+from conrec.filtering.serving.heads import limited
 from conrec.filtering.serving.logs import EventLog, take_over_logging
 from conrec.filtering.serving.opening import Source
 from conrec.filtering.serving.service import Service
@@ -119,7 +120,7 @@ def serve(
 
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=limited(service),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -22,7 +22,7 @@ from conrec.filtering.serving.settings import ServeSettings
 __all__ = ["Service"]
 
 THREADS = 4
-"""For what would keep the event loop too long: large requests, explanations, stores behind a network."""
+"""For what would keep the event loop too long: large requests, stores behind a network."""
 
 
 class Service:
@@ -37,6 +37,7 @@ class Service:
     Attributes:
         stopping: whether it is about to end: /ready says so, and answers close their connections.
         in_flight: requests in hand.
+        bytes_in_hand: of their bodies, as far as they have come.
 
     Raises:
         ConfigError: the token cannot be used.
@@ -49,9 +50,12 @@ class Service:
         self.questions = Questions(settings)
         self.metrics = Metrics(self._gauges)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="conrec-serve")
+        # What people ask, one after another: whoever filters does not wait for it.
+        self.people = ThreadPoolExecutor(1, thread_name_prefix="conrec-people")
         self.started_at = time.time()
         self.stopping = False
         self.in_flight = 0
+        self.bytes_in_hand = 0
         # Not unique to the world, but not guessable either: it ties an answer to its line of the log.
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
         live.on_reload = self._reloaded
@@ -72,7 +76,8 @@ class Service:
     def close(self) -> None:
         """End the threads."""
         self.live.stop()
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self.pool, self.people):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _reloaded(self, done: Reloaded) -> None:
         self.metrics.reload(done.result)

@@ -24,6 +24,9 @@ class ServeSettings(Settings):
     workers: Positive = 1
     """Processes; each has the whole filter."""
     max_body_bytes: Positive = 16 << 20
+    max_bytes_in_hand: Positive = 32 << 20
+    """Bytes of all bodies that a worker has in hand; more are answered with 503. One body of the longest is always let
+    in."""
     max_candidates: Positive = 100_000
     max_explained: Positive = 1_000
     """Candidates of a question to /v1/explain, which costs far more than /v1/filter."""
@@ -39,6 +42,9 @@ class ServeSettings(Settings):
     """Between two looks at whether store or threshold changed on disk."""
     token_file: Path | None = None
     """File that holds the bearer token; without one the environment variable CONREC_TOKEN is read."""
+    allow_hosts: tuple[str, ...] = ()
+    """Names that requests may call the service by, beside those of this machine. Looked at where there is no token and
+    either these are given or it listens on this machine alone: else a web page could have its own name lead here."""
     open_metrics: bool = False
     """Whether /metrics is answered without the token."""
     access_log: bool = True
