@@ -9,10 +9,12 @@ A RUN is a finished run folder; its predictions are read, nothing is trained. Fo
 - *splits*: the windows of validation and test anchors are pooled, the users with a liked candidate in them cut in half
   at random, the threshold chosen on one half. The rate on the other half is what conformal risk control bounds in
   expectation over splits, exactly so: by the split the users are exchangeable. The rate of all users of the pool is
-  what the other guarantee bounds, in all but a share delta of the splits; the rate on the other half alone has its own
+  what the other guarantee bounds, in all but a share delta of the splits (the half that was calibrated on is among
+  them, which makes that easier than a population of strangers would be); the rate on the other half alone has its own
   noise beside, and exceeds the bound more often. With thresholds by category (last model), the same for each.
 - *later*: chosen on the validation period, measured on the test period, as in production. These users are not
-  exchangeable with those, and nothing is promised.
+  exchangeable with those, and nothing is promised. With which weights and predict sets, and with predictions that are
+  stale, is in `guarantee_later`.
 
 The simulation draws calibration users from a population whose true rate is known.
 """
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,82 +31,37 @@ import numpy as np
 from benchmarks.common.machine import machine
 from benchmarks.common.rounding import rounded
 from benchmarks.studies.guarantee_draws import BOUNDS, RULES, named, simulation, tightness
+from benchmarks.studies.guarantee_later import later, reach, stale, weighings
+from benchmarks.studies.guarantee_pool import Pool, pool
 
 from conrec.arrays import Array
 from conrec.artefacts import read_json, write_json
 from conrec.config import Config, load_config
-from conrec.evaluation.evaluate import RunData, read_run_data
-from conrec.evaluation.significance import Bootstrap
+from conrec.evaluation.evaluate import read_run_data
 from conrec.filtering.calibrating.control import Liked, Rule, smallest_threshold
 from conrec.filtering.calibrating.segments import Segments, segments_of
-from conrec.filtering.calibrating.similarities import Pairs, split_similarities
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.progress import meter
 from conrec.seeds import generator
 
+PERIODS = ("validation", "test")
 KNOWN_TRUTH = ("simulation", "tightness")
 SMALL = 5
 """A predict set within which low bounds can be met."""
 MAIN = 0.05
 """Categories are judged from this bound on."""
-REACH = ((20, 0.0), (10, 0.0), (5, 0.0), (20, 0.25), (20, 1.0))
-"""Sizes of the predict set and weights of scores (`filter.score_weight`)."""
-MODELS = ("most-disliked", "sasrec", "lc-rec-negatives", "conrec")
+MODELS = ("live-popularity", "most-disliked", "sasrec", "lc-rec-negatives", "conrec")
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """Liked and disliked candidates of some users under one model.
-
-    Attributes:
-        liked, disliked: the pairs.
-        liked_user, disliked_user: int64, row of each pair's user among ``users``.
-        users: number of users with a liked candidate; disliked candidates of others are left out.
-    """
-
-    liked: Pairs
-    disliked: Pairs
-    liked_user: Array
-    disliked_user: Array
-    users: int
-
-
-def pool(
-    run: Path, model: str, data: RunData, catalogue: FilterCatalogue, config: Config, splits: Sequence[str]
-) -> Pool:
-    """The pairs of one or several periods."""
-    parts: list[list[Array]] = [[], [], [], [], [], []]
-    for split in splits:
-        anchors, found = split_similarities(run, model, data, catalogue, config, split)
-        for place, pairs in enumerate((found.positives, found.negatives)):
-            for part, values in zip(
-                parts[3 * place :], (pairs.similarity, pairs.item, anchors.user[pairs.anchor]), strict=False
-            ):
-                part.append(values)
-    liked, liked_item, liked_by, disliked, disliked_item, disliked_by = (np.concatenate(one) for one in parts)
-    names, liked_user = np.unique(liked_by, return_inverse=True)
-    known = np.isin(disliked_by, names)
-    nowhere = np.empty(0, dtype=np.int64)
-    return Pool(
-        Pairs(liked, nowhere, liked_item),
-        Pairs(disliked[known], nowhere, disliked_item[known]),
-        liked_user.reshape(-1).astype(np.int64),
-        np.searchsorted(names, disliked_by[known]),
-        len(names),
-    )
-
-
-def lost(pairs: Pool, users: Array, dropped: Array, cap: int) -> tuple[float, float]:
+def lost(liked: Liked, users: Array, dropped: Array, cap: int) -> tuple[float, float]:
     """Sum of weighted shares, and of weights, of some users (bool [users])."""
-    chosen = users[pairs.liked_user]
-    liked = Liked.of(pairs.liked.similarity[chosen], pairs.liked_user[chosen])
     weights = liked.weights(cap)
-    return float((liked.shares(dropped[chosen]) * weights).sum()), float(weights.sum())
+    return float((liked.shares(dropped) * weights)[users].sum()), float(weights[users].sum())
 
 
 def over_splits(pairs: Pool, rules: Sequence[Rule], splits: int, seed: int) -> list[dict[str, Any]]:
     """What comes of each rule with one threshold for all items."""
-    everybody = np.ones(pairs.users, dtype=np.bool_)
+    everybody, liked_by = np.ones(pairs.users, dtype=np.bool_), pairs.everybody
     gathered: dict[Rule, list[tuple[float, ...]]] = {rule: [] for rule in rules}
     for half in _halves(pairs.users, splits, seed):
         seen = half[pairs.liked_user]
@@ -114,7 +71,7 @@ def over_splits(pairs: Pool, rules: Sequence[Rule], splits: int, seed: int) -> l
             at = np.float32(2 if threshold is None else threshold)
             dropped = pairs.liked.similarity > at
             caught = pairs.disliked.similarity[~half[pairs.disliked_user]] > at
-            other, whole = lost(pairs, ~half, dropped, rule.cap), lost(pairs, everybody, dropped, rule.cap)
+            other, whole = lost(liked_by, ~half, dropped, rule.cap), lost(liked_by, everybody, dropped, rule.cap)
             keeps = threshold is None or threshold >= 1
             gathered[rule].append((*other, whole[0] / whole[1], caught.mean() if len(caught) else 0.0, keeps))
     return [{**named(rule), **_of_splits(np.asarray(rows), rule.bound)} for rule, rows in gathered.items()]
@@ -156,7 +113,7 @@ def by_category(pairs: Pool, segments: Segments, rules: Sequence[Rule], splits: 
     at_least = [np.bincount(pairs.liked_user[one], minlength=pairs.users) > 0 for one in members]
     gathered: dict[Rule, list[list[tuple[float, float, float, bool]]]] = {rule: [] for rule in rules}
     whole: dict[Rule, list[tuple[float, ...]]] = {rule: [] for rule in rules}
-    everybody = np.ones(pairs.users, dtype=np.bool_)
+    everybody, liked_by = np.ones(pairs.users, dtype=np.bool_), pairs.everybody
     for half in _halves(pairs.users, splits, seed):
         seen = half[pairs.liked_user]
         for rule in rules:
@@ -181,9 +138,9 @@ def by_category(pairs: Pool, segments: Segments, rules: Sequence[Rule], splits: 
                 )
             gathered[rule].append(rows)
             everything = not any(row[3] for row in rows)
-            pool_lost = lost(pairs, everybody, dropped, 1)
+            pool_lost = lost(liked_by, everybody, dropped, 1)
             whole[rule].append(
-                (*lost(pairs, ~half, dropped, 1), pool_lost[0] / pool_lost[1], caught.mean(), everything)
+                (*lost(liked_by, ~half, dropped, 1), pool_lost[0] / pool_lost[1], caught.mean(), everything)
             )
     return [
         {
@@ -213,80 +170,41 @@ def _of_categories(rows: Array, bound: float) -> dict[str, Any]:
     }
 
 
-def later(first: Pool, second: Pool, rules: Sequence[Rule], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Chosen on the validation period, measured on the test period, with an interval over its users."""
-    liked = Liked.of(first.liked.similarity, first.liked_user)
-    judged = Liked.of(second.liked.similarity, second.liked_user)
-    thresholds = [smallest_threshold(liked, rule) for rule in rules]
-    cuts = [np.float32(2 if one is None else one) for one in thresholds]
-    shares = np.stack([judged.shares(judged.similarity > at) for at in cuts], axis=1)
-    weights = np.stack([judged.weights(rule.cap) for rule in rules], axis=1).astype(np.float64)
-    # Each user is one row; numerator and denominator of a rate are resampled together.
-    bootstrap = Bootstrap.over(np.arange(judged.users), resamples, seed)
-    parts = np.concatenate([shares * weights, weights], axis=1)
-    sums = np.concatenate([drawn @ parts for drawn in bootstrap.draws()])
-    low, high = np.quantile(sums[:, : len(rules)] / sums[:, len(rules) :], [0.025, 0.975], axis=0)
-    found = []
-    for place, (rule, threshold, at) in enumerate(zip(rules, thresholds, cuts, strict=True)):
-        before = liked.shares(liked.similarity > at)
-        found.append(
-            {
-                **named(rule),
-                "threshold": threshold,
-                "keeps_everything": threshold is None or threshold >= 1,
-                "validation": float(np.average(before, weights=liked.weights(rule.cap))),
-                "value": float(np.average(shares[:, place], weights=weights[:, place])),
-                "low": float(low[place]),
-                "high": float(high[place]),
-                "caught": float((second.disliked.similarity > at).mean()),
-            }
-        )
-    return found
-
-
-def reach(
-    run: Path, model: str, data: RunData, catalogue: FilterCatalogue, config: Config, seed: int
-) -> list[dict[str, Any]]:
-    """What smaller predict sets, and predictions weighted by score, can do in the later period; rate "user"."""
-    rules = [replace(RULES[0], bound=bound) for bound in BOUNDS]
-    found = []
-    for size, weight in REACH:
-        changed = {"prediction": {"predict_set": size}, "filter": {"score_weight": weight}}
-        settings = load_config(overrides=changed)
-        first, second = (pool(run, model, data, catalogue, settings, (one,)) for one in ("validation", "test"))
-        rows = later(first, second, rules, config.evaluation.bootstraps, seed)
-        found += [{"predict_set": size, "score_weight": weight, **row} for row in rows]
-    return found
-
-
 def of_run(run: Path, models: Sequence[str], splits: int, config: Config, seed: int) -> dict[str, Any]:
     """Everything about one run."""
     data, catalogue = read_run_data(run), FilterCatalogue.load(run)
     categories = catalogue.details.categories
     segments = segments_of(categories, data.log.before(data.periods.validation), config.filter.segment_users)
-    rules = [replace(rule, bound=bound) for rule in RULES for bound in BOUNDS]
+    least = Rule.of(config.filter).least
+    rules = [replace(rule, bound=bound, least=least) for rule in RULES for bound in BOUNDS]
     of_users = [rule for rule in rules if rule.rate == "user"]
     of_categories = [rule for rule in of_users if rule.bound >= MAIN]
+    plain = load_config(overrides={"filter": {"rank_weight": 1.0}})
     small = load_config(overrides={"prediction": {"predict_set": SMALL}})
     there = [model for model in models if (run / "predictions" / f"{model}.parquet").is_file()]
     found: dict[str, Any] = {}
     with meter("models", len(there)) as step:
         for model in there:
             both, *periods = (
-                pool(run, model, data, catalogue, config, one)
-                for one in (("validation", "test"), ("validation",), ("test",))
+                pool(run, model, data, catalogue, config, one) for one in (PERIODS, PERIODS[:1], PERIODS[1:])
             )
-            fewer = pool(run, model, data, catalogue, small, ("validation", "test"))
+            fewer = pool(run, model, data, catalogue, small, PERIODS)
+            counted = {
+                name: pool(run, model, data, catalogue, plain, of)
+                for name, of in (("both", PERIODS), ("validation", PERIODS[:1]), ("test", PERIODS[1:]))
+            }
             size = {"predict_set": config.prediction.predict_set}
             found[model] = {
                 "splits": [
                     *({**size, **row} for row in over_splits(both, rules, splits, seed)),
                     *({"predict_set": SMALL, **row} for row in over_splits(fewer, of_users, splits, seed)),
                 ],
-                "by_category": by_category(both, segments, of_categories, splits, seed) if model == there[-1] else [],
+                "by_category": [] if model != there[-1] else by_category(both, segments, of_categories, splits, seed),
                 "later": later(periods[0], periods[1], rules, config.evaluation.bootstraps, seed),
                 "reach": reach(run, model, data, catalogue, config, seed),
-                **_counts(both, *periods),
+                "weighings": weighings(run, model, data, catalogue),
+                "stale": stale(run, model, data, catalogue, config),
+                **_counts(counted),
             }
             step(note=model)
     return {
@@ -298,8 +216,8 @@ def of_run(run: Path, models: Sequence[str], splits: int, config: Config, seed: 
     }
 
 
-def _counts(both: Pool, validation: Pool, test: Pool) -> dict[str, Any]:
-    """How many likes there are, and how many of them have the codes of a predicted item."""
+def _counts(alike: Mapping[str, Pool]) -> dict[str, Any]:
+    """How many likes there are, and how many of them have the codes of a predicted item; of pools without weights."""
     return {
         name: {
             "users": one.users,
@@ -308,7 +226,7 @@ def _counts(both: Pool, validation: Pool, test: Pool) -> dict[str, Any]:
             "liked_that_are_predicted": float((one.liked.similarity >= 1).mean()) if len(one.liked) else None,
             "disliked_that_are_predicted": float((one.disliked.similarity >= 1).mean()) if len(one.disliked) else None,
         }
-        for name, one in (("both", both), ("validation", validation), ("test", test))
+        for name, one in alike.items()
     }
 
 

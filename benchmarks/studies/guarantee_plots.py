@@ -24,10 +24,10 @@ TITLES = {"movietweetings": "MovieTweetings", "board-games": "board games", "ml-
 
 
 def paint_splits(result: Result) -> Callable[[Figure, Palette], None]:
-    """Rate over bound on the other half of the users, over splits, and on the later period; rate "user"."""
+    """Rate over bound on the other half of the users, over splits, and on the later period; rate "user", whole sets."""
     runs = result["runs"]
     models = list(dict.fromkeys(model for run in runs.values() for model in run["models"]))
-    columns = [(name, size) for name in runs for size in _sizes(runs[name])]
+    columns = [(name, max(_sizes(runs[name]))) for name in runs]
 
     def paint(figure: Figure, palette: Palette) -> None:
         grid: Any = figure.subplots(len(GUARANTEES), len(columns), sharex=True, sharey=True, squeeze=False)
@@ -40,11 +40,11 @@ def paint_splits(result: Result) -> Callable[[Figure, Palette], None]:
                     colour, shift = palette.series[place], (place - (len(models) - 1) / 2) * 0.16
                     rows = [one for one in found["splits"] if one["predict_set"] == size]
                     _splits(axes, _rows(rows, "user", guarantee), colour, shift, model)
-                    after = [one for one in found["reach"] if (one["predict_set"], one["score_weight"]) == (size, 0)]
+                    after = [one for one in found["reach"] if one["predict_set"] == size and one["rank_weight"] < 1]
                     _later(axes, _rows(after, "user", guarantee), colour, shift + 0.06)
                 axes.set_xticks(range(len(BOUNDS)), labels=[f"{bound:.0%}" for bound in BOUNDS])
                 if line == 0:
-                    axes.set_title(f"{TITLES.get(name, name)},\n{size} predictions")
+                    axes.set_title(f"{TITLES.get(name, name)}, {size} predictions")
                 else:
                     axes.set_xlabel("bound")
                 if column == 0:
@@ -116,6 +116,8 @@ def tables(result: Result) -> str:
         *_category_table(result),
         *_later_table(result),
         *_reach_table(result),
+        *_weighing_table(result),
+        *_stale_table(result),
     ]
     return "\n".join([*parts, *_simulation_table(result), *_tightness_table(result)])
 
@@ -201,15 +203,40 @@ def _later_table(result: Result) -> list[str]:
 
 
 def _reach_table(result: Result) -> list[str]:
-    heads = ("log", "model", "predict set", "score weight", *(f"bound {bound:.0%}" for bound in BOUNDS))
+    heads = ("log", "model", "predict set", "rank weight", *(f"bound {bound:.0%}" for bound in BOUNDS))
     rows = []
     for name, model, found in _models(result):
-        kinds = dict.fromkeys((one["predict_set"], one["score_weight"]) for one in found["reach"])
+        kinds = dict.fromkeys((one["predict_set"], one["rank_weight"]) for one in found["reach"])
         for size, weight in kinds:
-            own = [one for one in found["reach"] if (one["predict_set"], one["score_weight"]) == (size, weight)]
+            own = [one for one in found["reach"] if (one["predict_set"], one["rank_weight"]) == (size, weight)]
             cells = ("–" if one["keeps_everything"] else f"{one['caught']:.1%} for {one['value']:.1%}" for one in own)
             rows.append((name, model, str(size), f"{weight:g}", *cells))
     return _table("Smaller sets and weighted predictions: dislikes caught for likes lost, test period", heads, rows)
+
+
+def _weighing_table(result: Result) -> list[str]:
+    heads = ("log", "model", "rank weight", "score weight", *(f"bound {bound:.0%}" for bound in BOUNDS))
+    rows = []
+    for name, model, found in _models(result):
+        for ranks, scores in dict.fromkeys((one["rank_weight"], one["score_weight"]) for one in found["weighings"]):
+            own = [o for o in found["weighings"] if (o["rank_weight"], o["score_weight"]) == (ranks, scores)]
+            cells = ("–" if one["keeps_everything"] else f"{one['caught']:.3f}" for one in own)
+            rows.append((name, model, f"{ranks:g}", f"{scores:g}", *cells))
+    return _table("Weights: dislikes caught, validation period", heads, rows)
+
+
+def _stale_table(result: Result) -> list[str]:
+    heads = ("log", "model", "anchors", "median age in days", "bound", "fresh: caught for lost", "stale")
+    rows = []
+    for name, model, found in _models(result):
+        for one in found["stale"]:
+            if one["keeps_everything"] or not one["anchors"]:
+                continue
+            pairs = (f"{one[kind]['caught']:.1%} for {one[kind]['value']:.1%}" for kind in ("fresh", "stale"))
+            rows.append(
+                (name, model, f"{one['anchors']:,}", f"{one['median_days']:.1f}", f"{one['bound']:.0%}", *pairs)
+            )
+    return _table("Predictions of the anchor before, test period", heads, rows)
 
 
 def _simulation_table(result: Result) -> list[str]:

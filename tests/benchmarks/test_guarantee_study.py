@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmarks.studies import guarantee, guarantee_plots
-from benchmarks.studies.guarantee import Pool, by_category, later, lost, over_splits, study
+from benchmarks.studies.guarantee import by_category, lost, over_splits, study
 from benchmarks.studies.guarantee_draws import BOUNDS, RULES, TrueRate, draw, hoeffding_bentkus, simulation
+from benchmarks.studies.guarantee_later import DAY, later, reach, stale, weighings
+from benchmarks.studies.guarantee_pool import Pool
 
 from conrec.arrays import Array, Ragged
+from conrec.config import load_config
+from conrec.evaluation.evaluate import read_run_data
+from conrec.evaluation.predictions import read_predictions
+from conrec.filtering.calibrating.calibration import calibrate
 from conrec.filtering.calibrating.control import Liked, Rule, smallest_threshold
 from conrec.filtering.calibrating.segments import Segments
 from conrec.filtering.calibrating.similarities import Pairs
+from conrec.filtering.catalogue import FilterCatalogue
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "run", ignore=shutil.ignore_patterns("models")))
+
 
 NOWHERE = np.empty(0, dtype=np.int64)
 
@@ -87,7 +101,7 @@ def test_categories_are_judged_as_their_thresholds_are_applied() -> None:
                 own = inside & (pairs.liked_user == user)
                 if own.any():
                     highest[place] += (dropped[own].mean(), 1)
-        rates.append(lost(pairs, ~half, dropped, 1))
+        rates.append(lost(pairs.everybody, ~half, dropped, 1))
     assert found["highest_mean"] == pytest.approx((highest[:, 0] / highest[:, 1]).max())
     assert found["all_items"]["mean"] == pytest.approx(sum(a for a, _ in rates) / sum(b for _, b in rates))
 
@@ -102,6 +116,64 @@ def test_the_later_period_is_judged_with_an_interval() -> None:
         assert one["value"] == pytest.approx(judged.rate(judged.similarity > at, rule.cap))
         assert one["low"] <= one["value"] <= one["high"]
     assert found[0]["low"] < found[0]["high"]
+
+
+def test_weights_catch_on_validation_what_the_calibration_says(run_copy: Path) -> None:
+    data, catalogue = read_run_data(run_copy), FilterCatalogue.load(run_copy)
+    found = {
+        (one["rank_weight"], one["score_weight"], one["bound"]): one
+        for one in weighings(run_copy, "conrec", data, catalogue)
+    }
+    for weights in ({"rank_weight": 0.9}, {"rank_weight": 1.0, "score_weight": 0.25}):
+        threshold = calibrate(run_copy, "conrec", data, catalogue, load_config(overrides={"filter": weights}))
+        for choice in threshold.choices:
+            one = found[weights["rank_weight"], weights.get("score_weight", 0.0), choice.bound]
+            assert one["keeps_everything"] == choice.keeps_everything
+            assert one["caught"] == pytest.approx(choice.caught)
+    rows = reach(run_copy, "conrec", data, catalogue, load_config(), 0)
+    threshold = calibrate(run_copy, "conrec", data, catalogue, load_config())
+    chosen = {one.bound: one.threshold for one in threshold.choices}
+    whole = [one for one in rows if (one["predict_set"], one["rank_weight"]) == (20, 0.99)]
+    assert {one["bound"]: one["threshold"] for one in whole} == chosen
+
+
+def test_stale_predictions_are_those_of_the_anchor_before(run_copy: Path) -> None:
+    """Anchor by anchor, like by like."""
+    config = load_config()
+    data, catalogue = read_run_data(run_copy), FilterCatalogue.load(run_copy)
+    found = stale(run_copy, "conrec", data, catalogue, config)
+    anchors = data.anchors
+    path = run_copy / "predictions" / "conrec.parquet"
+    predicted: dict[int, Array] = {}
+    for split in ("validation", "test"):
+        some = anchors.of_split(split)
+        ranking = read_predictions(path, some, data.log.item_ids, anchors.anchor_id)
+        predicted.update(zip(some.anchor_id.tolist(), ranking.item[:, :20], strict=True))
+    threshold = calibrate(run_copy, "conrec", data, catalogue, config)
+    chosen = {one.bound: one.threshold for one in threshold.choices}
+    weights = 0.99 ** np.arange(20)
+    rows = []
+    for row in np.flatnonzero(anchors.split == 2):
+        earlier = np.flatnonzero(
+            (anchors.split > 0)
+            & (anchors.user == anchors.user[row])
+            & (anchors.timestamp <= anchors.timestamp[row] - DAY)
+        )
+        if len(earlier):
+            rows.append((row, max(earlier, key=lambda one: anchors.timestamp[one])))
+    assert found[0]["anchors"] == len(rows) > 0
+    for one in found:
+        at = np.float32(2 if chosen[one["bound"]] is None else chosen[one["bound"]])
+        for name, place in (("fresh", 0), ("stale", 1)):
+            lost_by: dict[int, list[bool]] = {}
+            for pair in rows:
+                for item in anchors.future_positives[int(pair[0])]:
+                    cosines = (
+                        catalogue.table.similarities(np.asarray([item]), predicted[int(anchors.anchor_id[pair[place]])])
+                        * weights
+                    )
+                    lost_by.setdefault(int(anchors.user[pair[0]]), []).append(bool(np.float32(cosines.max()) > at))
+            assert one[name]["value"] == pytest.approx(np.mean([np.mean(each) for each in lost_by.values()]))
 
 
 @pytest.mark.parametrize("cap", [1, 3])
@@ -143,13 +215,30 @@ def test_tables_and_plots(tmp_path: Path) -> None:
         "splits": [{"predict_set": 20, **one} for one in over_splits(first, rules, 3, 0)],
         "by_category": by_category(first, segments, rules[:10], 3, 0),
         "later": later(first, second, rules, 50, 0),
-        "reach": [{"predict_set": 5, "score_weight": 0.5, **one} for one in later(first, second, rules[:5], 50, 0)],
-        **guarantee._counts(first, first, second),
+        "reach": [{"predict_set": 20, "rank_weight": 0.99, **one} for one in later(first, second, rules[:5], 50, 0)],
+        "weighings": [
+            {"rank_weight": 0.9, "score_weight": 0.0, "bound": bound, "keeps_everything": bound < 0.05, "caught": 0.123}
+            for bound in BOUNDS
+        ],
+        "stale": [
+            {
+                "anchors": 12,
+                "median_days": 3.5,
+                "bound": bound,
+                "keeps_everything": bound < 0.05,
+                "fresh": {"value": 0.04, "caught": 0.2},
+                "stale": {"value": 0.03, "caught": 0.1},
+            }
+            for bound in BOUNDS
+        ],
+        **guarantee._counts({"both": first, "validation": first, "test": second}),
     }
     result["runs"]["board-games"] = {"models": {"conrec": model}}
     text = guarantee_plots.tables(result)
     assert text.count("| board games | conrec | 20 | user |") >= 5
-    assert "| board games | conrec | 5 | 0.5 |" in text
+    assert "| board games | conrec | 20 | 0.99 |" in text
+    assert "| board games | conrec | 0.9 | 0 | – | – | 0.123 | 0.123 | 0.123 |" in text
+    assert "| board games | conrec | 12 | 3.5 | 5% | 20.0% for 4.0% | 10.0% for 3.0% |" in text
     assert text.count("pairs taken for exchangeable") == 2 * len(BOUNDS)
     for name, painter in (("splits", guarantee_plots.paint_splits), ("simulation", guarantee_plots.paint_simulation)):
         written = guarantee_plots.write_drawing(guarantee_plots.draw(painter(result), 3.0, "", ""), tmp_path, name)

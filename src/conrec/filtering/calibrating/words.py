@@ -71,8 +71,10 @@ def promise(rule: Rule) -> str:
     else:
         how = f"is at most {rule.bound:g} for {rule.confidence:.0%} of the draws of the validation users"
     return (
-        f"for users drawn as these were, in the validation period, {what} {how}. It says nothing of later "
-        "periods, whose users and items may differ: the figures on test anchors show what came of it there."
+        f"for users drawn as these were, in the validation period, {what} {how}. It takes predictions for fresh, and "
+        "model and settings for fixed before these users were looked at, by whom they were chosen, too. It says "
+        "nothing of later periods, whose users and items may differ: the figures on test anchors show what came of it "
+        "there."
     )
 
 
