@@ -2,9 +2,10 @@
 
 1,000 candidates a request of a user with a predict set of 20, answered with the similarity of each one that is dropped
 (about a tenth). Claims: `requests_per_second`, the highest rate of an open loop (Poisson, latency from the moment at
-which a request was due) whose 99th percentile stays within 10 ms, against the same question to a plain FastAPI
-application with pydantic models and NumPy; `p99_milliseconds` at that rate; `failed_requests` over ten switches to
-another store under half that load. Beside it: an endpoint that answers as many bytes and does nothing, two workers.
+which a request was due) whose 99th percentile stays within 10 ms, against the better of two applications that do the
+same: plain FastAPI with pydantic models and NumPy, and one that is tuned (async, msgspec, NumPy masks);
+`p99_milliseconds` at that rate, of half a minute; `failed_requests` over ten switches to another store under half that
+load. Beside it: an endpoint that answers as many bytes and does nothing, two workers.
 
 Server and load share the cores of the machine, as the issue says (two): so what the load costs is paid too.
 """
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -40,7 +42,9 @@ PARTS = ("rate", "switches", "workers")
 CANDIDATES, BODIES = 1_000, 400
 ALLOWED = 10.0
 """Milliseconds that the 99th percentile may take."""
-SWITCHES = 10
+PEERS = ("plain", "tuned")
+LOWER = 0.95
+"""Where the 99th percentile of half a minute is over the limit, the rate is lowered by this factor."""
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -167,20 +171,42 @@ def rates(
         if at_it:
             report.figure(f"p50_milliseconds_at_that_rate/{name}", Spread.of([one.p50 for one in at_it]))
             report.figure(f"p99_milliseconds_at_that_rate/{name}", Spread.of([one.p99 for one in at_it]))
-    if "ours" in found and "plain" in found:
-        pairs = zip(found["ours"], found["plain"], strict=True)
+    for name in PEERS if "ours" in found else ():
+        if name not in found:
+            continue
+        pairs = list(zip(found["ours"], found[name], strict=True))
         ratio = [one.rate / other.rate for one, other in pairs if other.rate]
         if ratio:
-            report.figure("rate_over_plain", Spread.of(ratio))
-        costs = zip(found["plain"], found["ours"], strict=True)
+            report.figure(f"rate_over_{name}", Spread.of(ratio))
         report.figure(
-            "plain_processor_time_over_ours", Spread.of([one.processor / other.processor for one, other in costs])
+            f"{name}_processor_time_over_ours", Spread.of([other.processor / one.processor for one, other in pairs])
         )
     return {name: statistics.median(one.rate for one in all_of_it) for name, all_of_it in found.items()}
 
 
-def switches(report: Report, run: Path, load: Load, users: int, rate: float) -> None:
-    """Ten new stores under load; every request must be answered, by one of the stores that there were."""
+def held(report: Report, run: Path, load: Load, rate: float, peers: float, turns: int) -> float:
+    """The rate at which a long measurement keeps the limit, which is claimed; it is at most ``rate``."""
+    port = free_port()
+    with running(ours(run, port), port):
+        ask(replace(load, port=port, seconds=0.5))
+        while True:
+            measured = ask(replace(load, port=port, rate=rate, seed=100))
+            kept = measured.failures == 0 and measured.p99 <= ALLOWED
+            report.note(
+                f"{rate:.0f} requests a second for {measured.seconds:.0f} s: p50 {measured.p50:.2f}, "
+                f"p99 {measured.p99:.2f}, worst {measured.worst:.1f} ms of n = {measured.answered:,}"
+            )
+            if kept or rate < peers / 2 or rate < 1:
+                break
+            rate *= LOWER
+    report.figure("requests_behind_that_p99", measured.answered)
+    report.claim("p99_milliseconds", measured.p99, runs=measured.answered, at_most=ALLOWED)
+    report.claim("requests_per_second", rate if kept else float("nan"), runs=turns, at_least=peers)
+    return rate
+
+
+def switches(report: Report, run: Path, load: Load, users: int, rate: float, times: int) -> None:
+    """New stores under load; every request must be answered, by one of the stores that there were."""
     catalogue = FilterCatalogue.load(run)
     with open_store(run / "filter" / "conrec") as store:
         versions = [store.version[:16]]
@@ -188,7 +214,7 @@ def switches(report: Report, run: Path, load: Load, users: int, rate: float) -> 
     with running(ours(run, port), port):
         asking = begin(replace(load, port=port, rate=rate, seconds=0.0))
         took = []
-        for turn in range(SWITCHES):
+        for turn in range(times):
             write_users(run, users, 100 + turn, catalogue, 1_700_000_000 + turn + 1)
             with open_store(run / "filter" / "conrec") as store:
                 versions.append(store.version[:16])
@@ -200,7 +226,7 @@ def switches(report: Report, run: Path, load: Load, users: int, rate: float) -> 
             took.append(time.perf_counter() - begin_at)
         measured = finish(asking)
     strange = set(measured.versions) - set(versions)
-    report.figure("requests_over_ten_switches", measured.answered)
+    report.figure(f"requests_over_{times}_switches", measured.answered)
     report.figure("seconds_from_written_to_served", Spread.of(took))
     report.figure("p99_milliseconds_while_switching", measured.p99)
     report.figure("worst_milliseconds_while_switching", measured.worst)
@@ -226,10 +252,11 @@ def main() -> None:
     given = arguments(__doc__, PARTS)
     report = Report("service", given.quick)
     described = machine("cpu")
-    users, items, turns, steps, seconds = 100_000, 100_000, 3, 7, 4.0
+    users, items, turns, steps, seconds, long, times = 100_000, 100_000, 3, 7, 4.0, 25.0, 10
+    names = [*PEERS, "bound"]
     if given.quick:
-        users, items, turns, steps, seconds = 20_000, 20_000, 1, 4, 1.0
-        report.note("quick: 20,000 users and items, one turn, a second for each rate")
+        users, items, turns, steps, seconds, long, times, names = 5_000, 5_000, 1, 3, 0.6, 2.0, 2, ["tuned"]
+        report.note("quick: 5,000 users and items, the tuned peer alone, one turn, short")
     report.runs = turns
     report.figure("cores", len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as name:
@@ -239,28 +266,17 @@ def main() -> None:
         rate = 50.0
         if given.wants("rate"):
             report.heading(f"{CANDIDATES:,} candidates a request, {users:,} users, {items:,} items of 384 features")
-            commands: dict[str, Callable[[int], list[str]]] = {
-                "ours": lambda port: ours(run, port),
-                "plain": lambda port: peer("plain", run, port),
-                "bound": lambda port: peer("bound", run, port),
-            }
+            commands: dict[str, Callable[[int], list[str]]] = {"ours": lambda port: ours(run, port)}
+            commands |= {name: partial(peer, name, run) for name in names}
             found = rates(report, commands, load, turns, steps)
-            port = free_port()
-            with running(ours(run, port), port):
-                again = [
-                    ask(replace(load, port=port, rate=found["ours"], seed=100 + turn))
-                    for turn in range(turns if found["ours"] else 0)
-                ]
-            rate = found["ours"]
-            p99 = statistics.median(one.p99 for one in again) if again else float("nan")
-            report.claim("p99_milliseconds", p99, runs=turns, at_most=ALLOWED)
-            report.claim("requests_per_second", rate or float("nan"), runs=turns, at_least=found["plain"])
+            best = max(found[name] for name in PEERS if name in found)
+            rate = held(report, run, replace(load, seconds=long), max(1.0, found["ours"]), best, turns)
         if given.wants("workers") and not given.quick:
             report.heading("two workers")
             rates(report, {"ours, two workers": lambda port: ours(run, port, 2)}, load, turns, steps)
         if given.wants("switches"):
-            report.heading("ten switches to another store under half that load")
-            switches(report, run, load, users, max(20.0, rate / 2))
+            report.heading(f"{times} switches to another store under half that load")
+            switches(report, run, load, users, max(20.0, rate / 2), times)
     report.finish(described, given.json)
 
 

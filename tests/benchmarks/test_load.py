@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from benchmarks.common.load import Load, Measured, measure, read_requests, write_bodies
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from common.load import Load, Measured, measure, read_requests, write_bodies
 
 BODIES = [b'{"a":1}', b'{"b":22}', b""]
 Answer = Callable[[asyncio.StreamWriter, int], Awaitable[None]]

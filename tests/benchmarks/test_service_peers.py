@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,22 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 from common.filter_world import item_id, make_run, user_id  # noqa: E402
-from common.service_peers import ANSWER_BYTES, bound, plain  # noqa: E402
+from common.service_peers import ANSWER_BYTES, bound, plain, tuned  # noqa: E402
 from conrec.filtering.serving.app import create_app  # noqa: E402
 from conrec.filtering.serving.opening import Source  # noqa: E402
 from conrec.filtering.serving.service import Service  # noqa: E402
 from conrec.filtering.serving.settings import TOKEN_VARIABLE, ServeSettings  # noqa: E402
 
 
-def test_plain_and_ours_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("application", [plain, tuned])
+def test_peers_and_ours_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, application: Callable[[Path], Any]
+) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     run = make_run(tmp_path / "run", 40, 300, dim=32)
     chance = np.random.default_rng(0)
     service = Service(Source(run).live(), ServeSettings(), run)
-    with TestClient(create_app(service)) as ours, TestClient(plain(run)) as theirs:
+    with TestClient(create_app(service), base_url="http://localhost") as ours, TestClient(application(run)) as theirs:
         dropped = differing = 0
         for user in [*range(20), 1_000]:
             question = {

@@ -14,6 +14,7 @@ import pytest
 
 from conrec.errors import ArtefactError, DataError
 from conrec.filtering.bulk.apply import ADDED, apply_filter
+from conrec.filtering.policy import Policy
 
 Build = Callable[[float | None], Path]
 
@@ -196,6 +197,14 @@ def test_other_mistakes_are_named(circle_run: Build, tmp_path: Path) -> None:
     pq.write_table(pa.table({"user_id": [1.5], "item_id": ["i0"]}), tmp_path / "in.parquet")
     with pytest.raises(DataError, match=r"column user_id: has the type double"):
         apply_filter(run, "conrec", tmp_path / "in.parquet", tmp_path / "out.csv")
+
+
+def test_a_column_of_requests_that_nothing_asks_for_is_said(circle_run: Build, tmp_path: Path) -> None:
+    run, source = circle_run(0.9), write_rows(tmp_path / "in.csv")
+    for floor, said in ((0, True), (1, False)):
+        policy = Policy(keep_at_least=floor)
+        done = apply_filter(run, "conrec", source, tmp_path / "out.csv", policy=policy, request_column="item_id")
+        assert any("'item_id' changed nothing: only filter.keep_at_least" in line for line in done.lines()) is said
 
 
 @pytest.mark.parametrize(("threshold", "why"), [(0.9, False), (1.0, True), (None, True)])

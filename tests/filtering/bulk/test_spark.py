@@ -67,6 +67,10 @@ def test_spark_gives_the_rows_of_duckdb(run: Path, tmp_path: Path) -> None:
     pq.write_table(pairs.slice(0, 900), folder / "part-0.parquet")
     pq.write_table(pairs.slice(900), folder / "part-1.parquet")
     script = Path(__file__).with_name("spark_filter.py")
+    root = script.parents[2]
+    # A machine that lives for seconds: little compiled, one collector, no plan turned into Java.
+    quick = "--conf spark.sql.codegen.wholeStage=false"
+    java = "--driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'"
     done = subprocess.run(
         [sys.executable, str(script), str(run), str(folder), str(tmp_path / "out"), str(NOW)],
         capture_output=True,
@@ -74,7 +78,12 @@ def test_spark_gives_the_rows_of_duckdb(run: Path, tmp_path: Path) -> None:
         check=False,
         timeout=300,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(script.parents[2])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
+            "PYSPARK_SUBMIT_ARGS": f"{java} {quick} pyspark-shell",
+            "NUMBA_DISABLE_JIT": "1",
+        },
     )
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stdout.splitlines()

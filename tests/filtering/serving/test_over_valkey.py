@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from starlette.testclient import TestClient
 
 from conrec.filtering.serving.app import create_app
+from conrec.filtering.serving.logs import EventLog
 from conrec.filtering.serving.opening import Source
 from conrec.filtering.serving.service import Service
 from conrec.filtering.serving.settings import ServeSettings
@@ -25,7 +28,8 @@ def test_a_server_that_goes_and_comes_back(circle_run: Callable[[float | None], 
     run = circle_run(0.9)
     folder, address = run / "filter" / "conrec", server.address("served", "?timeout=0.5")
     publish(folder, address)
-    service = Service(Source(run, None, address).live(), ServeSettings(), run)
+    log = io.BytesIO()
+    service = Service(Source(run, None, address).live(), ServeSettings(), run, EventLog(log))
     assert service.live.current.remote
     with TestClient(create_app(service), base_url=BASE) as client:
 
@@ -57,4 +61,6 @@ def test_a_server_that_goes_and_comes_back(circle_run: Callable[[float | None], 
         publish(folder, address)
         wait_for(lambda: state() == [])
         assert kept() == ["i0", "i1", "i2", "i3"]
+    said = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
+    assert [event for event in said if event.startswith("store ")] == ["store unreachable", "store reachable"]
     service.close()

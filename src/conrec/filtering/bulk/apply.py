@@ -43,6 +43,7 @@ class ApplySummary:
         reasons: rows by reason, in the order of `REASONS`.
         out_file: where the output lies.
         why_nothing: where the threshold cannot drop anything, why, and what other bounds would do; else empty.
+        unused: the column that was to say what a request is, where nothing asked for it; else None.
     """
 
     model: str
@@ -50,6 +51,7 @@ class ApplySummary:
     reasons: tuple[int, ...]
     out_file: Path
     why_nothing: tuple[str, ...] = ()
+    unused: str | None = None
 
     def lines(self) -> list[str]:
         """What was done, for a reader."""
@@ -64,6 +66,11 @@ class ApplySummary:
             f"{self.rows:,} rows: {self.dropped:,} dropped, {self.kept:,} kept ({self.unknown_users:,} of unknown "
             f"users, {self.unknown_items:,} of unknown items); model {self.model}, threshold {threshold}",
             *(["  " + ", ".join(others)] if others else []),
+            *(
+                [f"  the column {self.unused!r} changed nothing: only filter.keep_at_least asks what a request is"]
+                if self.unused is not None
+                else []
+            ),
             *self.why_nothing,
         ]
 
@@ -156,20 +163,21 @@ def apply_filter(
                 step(len(one), f"{counts[DROPPED]:,} dropped")
         if not counts.sum():
             raise DataError("has no rows", where=str(candidates), expected="at least one candidate")
-    return summary_of(job, judge.filter.threshold, counts, out_file)
+    return summary_of(job, judge, counts, out_file)
 
 
-def summary_of(job: FilterJob, threshold: float | None, counts: Int64[Array, " reasons"], out: Path) -> ApplySummary:
+def summary_of(job: FilterJob, judge: PairJudge, counts: Int64[Array, " reasons"], out: Path) -> ApplySummary:
     """What was done, with the words of the calibration where it cannot drop anything.
 
     Args:
         job: which filter.
-        threshold: that was applied.
+        judge: what it opened.
         counts: rows by reason, in the order of `REASONS`.
         out: where the output lies.
     """
     why = tuple(in_words(read_threshold(job.run_folder, job.model)))
-    return ApplySummary(job.model, threshold, tuple(counts.tolist()), out, why)
+    unused = None if judge.whole_requests else job.request_column
+    return ApplySummary(job.model, judge.filter.threshold, tuple(counts.tolist()), out, why, unused)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def filter_pairs(pairs: DataFrame, job: FilterJob) -> DataFrame:
             raise ConfigError(f"the columns are {', '.join(pairs.columns)}", where="pairs", expected=name)
     refuse_added(pairs.columns, "pairs")
     schema = StructType([*pairs.schema.fields, *from_arrow_schema(JUDGED).fields])
-    if job.open().whole_requests:  # what does not fit is said here, not in the middle of a Spark job
+    if _judge(job).whole_requests:  # what does not fit is said here, not in the middle of a Spark job
         keys = [functions.coalesce(pairs[name].cast("string"), functions.lit("")) for name in sort_keys(job)]
         pairs = pairs.repartition(*keys).sortWithinPartitions(*keys)
     return pairs.mapInArrow(map_in_arrow(job), schema)
@@ -137,7 +137,7 @@ def apply_on_spark(job: FilterJob, candidates: Path, out_folder: Path, engine: E
                 for batch in file.iter_batches(columns=["reason"]):
                     codes = pc.index_in(batch["reason"], value_set=pa.array(REASONS, pa.string())).to_numpy()
                     counts += np.bincount(codes, minlength=len(REASONS))
-    return summary_of(job, job.open().filter.threshold, counts, out_folder)
+    return summary_of(job, _judge(job), counts, out_folder)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class Live:
     Attributes:
         current: what answers; read it once a request.
         failure: why the newest attempt failed, None after one that did not.
-        reachable: whether the store answered when it was last asked.
+        reachable: whether the store answered when it was last asked; `on_reachable` is told of each change.
 
     Raises:
         ConrecError: the first filter cannot be opened.
@@ -100,11 +100,12 @@ class Live:
     ) -> None:
         self._load, self._watched = load, tuple(watched)
         self.on_reload = on_reload
+        self.on_reachable: Callable[[bool], None] | None = None
+        self._reachable = True
         self._seen = self._signature()
         self._served: Signature | None = self._seen
         self._failed_at: Signature | None = None
         self.failure: ConrecError | None = None
-        self.reachable = True
         self._one_at_a_time = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -116,6 +117,17 @@ class Live:
                 raise
             self.current, self._served, self.reachable = Opened.of(instead()), None, False
             self._failed(error)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the store answered when it was last asked."""
+        return self._reachable
+
+    @reachable.setter
+    def reachable(self, now: bool) -> None:
+        before, self._reachable = self._reachable, now
+        if now != before and self.on_reachable is not None:
+            self.on_reachable(now)
 
     def reload(self) -> Reloaded:
         """Open everything anew and switch to it; one thread at a time, others wait and then do it again."""

@@ -25,11 +25,15 @@ class RequestError(ConrecError):
 
     Args:
         status: HTTP status, from 400 on.
-        found: what was met; never a user ID, an item ID or a part of a body.
+        found: what was met; of a body at most an unknown key, never a user ID or an item ID where one is expected.
         where: which part of the request.
         expected: what should have stood there.
         mend: what to do about it.
         headers: of the answer, beside the usual ones.
+
+    Attributes:
+        status: as given.
+        headers: as given.
     """
 
     def __init__(

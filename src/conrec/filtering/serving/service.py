@@ -58,7 +58,7 @@ class Service:
         self.bytes_in_hand = 0
         # Not unique to the world, but not guessable either: it ties an answer to its line of the log.
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
-        live.on_reload = self._reloaded
+        live.on_reload, live.on_reachable = self._reloaded, self._reached
 
     def request_number(self) -> str:
         """A new name for a request."""
@@ -90,6 +90,12 @@ class Service:
             self.log.write("reload", result=done.result, **fields)
         else:
             self.log.write("reload", "error", result=done.result, error=str(done.error), **fields)
+
+    def _reached(self, now: bool) -> None:
+        if now:
+            self.log.write("store reachable")
+        else:
+            self.log.write("store unreachable", "error", until_then="everything is kept")
 
     def _gauges(self) -> Iterator[Gauge]:
         opened, state = self.live.current, self.live.state()

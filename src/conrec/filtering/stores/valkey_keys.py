@@ -142,5 +142,5 @@ def talking(address: Address, ask: Callable[[], T]) -> T:
         raise StoreUnavailableError(
             f"the server does not answer as it should ({type(error).__name__}: {error})",
             where=str(address),
-            mend="See whether it runs and may be reached from here. Until then the filter keeps everything.",
+            mend="See whether it runs and may be reached from here.",
         ) from error

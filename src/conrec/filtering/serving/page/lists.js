@@ -26,7 +26,7 @@ export async function candidateIds(signal, most) {
   }
   const answer = await ask("v1/page/candidates", { query: { user_id: state.user, source: state.source || "any" }, signal });
   const words = {
-    anchor: `What the log showed this user around ${when(answer.timestamp)}`,
+    anchor: `Candidates drawn for this user's anchor of ${when(answer.timestamp)}`,
     popular: `${state.source === "anchor" ? "The log has no list of candidates for this user. " : ""}What the last days of the log are about, without what this user has rated`,
     catalogue: "Some items of the catalogue; this service has no log",
   };

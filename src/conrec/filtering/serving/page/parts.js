@@ -28,7 +28,7 @@ export const when = (seconds) => {
 export const several = (number, one, many) => `${count(number)} ${number === 1 ? one : many}`;
 
 /** What an item is called: its title, or its ID where it has none; a semantic ID that no item has is named itself. */
-export const named = (card) => card.title || card.item_id || card.sid;
+export const named = (card) => card.title?.trim() || card.item_id?.trim() || card.sid || "(an ID of spaces)";
 
 function initials(card) {
   const words = named(card).match(/[\p{L}\p{N}]+/gu) ?? [];
@@ -85,7 +85,7 @@ export function picture(card) {
 
 /** Title and what stands below it. */
 export function heading(card, ...more) {
-  const id = card.title ? el("span", { class: "id" }, card.item_id) : null;
+  const id = card.title?.trim() ? el("span", { class: "id" }, card.item_id) : null;
   const below = [...(card.categories ?? [])].join(", ");
-  return el("div", { class: "name" }, el("span", { class: "title", dir: "auto" }, named(card)), ...more, el("p", { class: "quiet small" }, id, id && below ? " · " : "", below));
+  return el("div", { class: "name" }, el("span", { class: "title", dir: "auto", title: named(card) }, named(card)), ...more, el("p", { class: "quiet small" }, id, id && below ? " · " : "", below));
 }
