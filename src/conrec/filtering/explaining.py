@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from jaxtyping import Int
 
 from conrec.arrays import Array
@@ -50,6 +48,9 @@ class PastDislikes:
         """
         if not self.path.is_file():
             return {}
+        import pyarrow.compute as pc  # noqa: PLC0415
+        import pyarrow.dataset as ds  # noqa: PLC0415  (it brings pandas where that is installed; most never ask)
+
         end = None if seconds is None else time.monotonic() + seconds
         last: dict[str, int] = {}
         try:
