@@ -252,7 +252,7 @@ def main() -> None:
     given = arguments(__doc__, PARTS)
     report = Report("service", given.quick)
     described = machine("cpu")
-    users, items, turns, steps, seconds, long, times = 100_000, 100_000, 3, 7, 4.0, 25.0, 10
+    users, items, turns, steps, seconds, long, times = 100_000, 100_000, 2, 6, 2.5, 20.0, 10
     names = [*PEERS, "bound"]
     if given.quick:
         users, items, turns, steps, seconds, long, times, names = 5_000, 5_000, 1, 3, 0.6, 2.0, 2, ["tuned"]

@@ -63,7 +63,7 @@ def rebuilt_rows(items: int, dim: int, seed: int) -> np.ndarray:
     return rows
 
 
-def make_run(folder: Path, users: int, items: int, dim: int = 384, seed: int = 0, dropped: float = 0.1) -> Path:
+def make_run(folder: Path, users: int, items: int, dim: int = 384, seed: int = 0, dropped: float = 0.05) -> Path:
     """Write a run that `NegativeFilter.load` reads: items, a store of all users, a threshold.
 
     Args:
