@@ -28,7 +28,7 @@ def test_peers_and_ours_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, application: Callable[[Path], Any]
 ) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
-    run = make_run(tmp_path / "run", 40, 300, dim=32)
+    run = make_run(tmp_path / "run", 40, 300, dim=32, dropped=0.3)
     chance = np.random.default_rng(0)
     service = Service(Source(run).live(), ServeSettings(), run)
     with TestClient(create_app(service), base_url="http://localhost") as ours, TestClient(application(run)) as theirs:

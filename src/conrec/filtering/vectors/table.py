@@ -20,6 +20,7 @@ last bit on every machine, in every block and in both of the ways below; that of
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,7 +106,9 @@ class ItemTable:
             made_of: hashes of what these items are and of what their rows were made of.
         """
         tensors = {name: getattr(self, name) for name in _TENSORS}
-        write_tensors(path, tensors, {**made_of, "sha256": _checksum(tensors)})
+        # One entry, for safetensors writes several in no order, and a run repeats to the byte.
+        said = json.dumps({**made_of, "sha256": _checksum(tensors)}, sort_keys=True)
+        write_tensors(path, tensors, {"made_of": said})
 
     @classmethod
     def map(cls, path: Path, made_of: Mapping[str, str]) -> ItemTable | None:
@@ -123,7 +126,7 @@ class ItemTable:
         """
         if not path.is_file():
             return None
-        said = read_tensor_metadata(path)
+        said = json.loads(read_tensor_metadata(path).get("made_of", "{}"))
         if any(said.get(name) != value for name, value in made_of.items()):
             return None
         tensors = map_tensors(path)
