@@ -87,16 +87,17 @@ class FilterCatalogue:
         """
         place = current_catalogue(run_folder) if grown else own_catalogue(run_folder)
         item_ids, sids = read_semantic_ids(place.folder / SEMANTIC_IDS_FILE)
+        sid_hash = hash_semantic_ids(item_ids, sids)
         path, mapped = place.folder / REBUILT, run_folder / "filter" / ITEM_TABLE
         table: Array | ItemTable | None = None
         if mapped.is_file() and path.is_file():
-            table = ItemTable.map(mapped, _made_of(path, hash_semantic_ids(item_ids, sids)))
+            table = ItemTable.map(mapped, _made_of(path, sid_hash))
         if table is None:
             tensors = read_tensors(path)
             if "rebuilt" not in tensors:
                 raise ArtefactError(f"holds {sorted(tensors)}", where=str(path), expected="the tensor 'rebuilt'")
             table = tensors["rebuilt"]
-        loaded = cls.build(item_ids, sids, table, str(path), place.earlier, place.items, path)
+        loaded = cls.build(item_ids, sids, table, str(path), place.earlier, place.items, path, sid_hash)
         if place.sid_tables and loaded.sid_hash != place.sid_tables[-1]:
             raise ArtefactError(
                 f"holds the SID table {loaded.sid_hash[:12]}…",
@@ -129,6 +130,7 @@ class FilterCatalogue:
         earlier: tuple[str, ...] = (),
         items_file: Path | None = None,
         rebuilt_file: Path | None = None,
+        sid_hash: str | None = None,
     ) -> FilterCatalogue:
         """Put the parts together and check that they fit.
 
@@ -140,6 +142,7 @@ class FilterCatalogue:
             earlier: hashes of the SID tables that this one grew from.
             items_file: of schema `conrec.logs.schema.ITEMS`, rows in the same order; None: there are no details.
             rebuilt_file: the rebuilt embeddings that ``table`` is made of.
+            sid_hash: of item IDs and codes, where it is known already; None: it is computed.
 
         Raises:
             ArtefactError: another number of rows than items, or rows that are not of length 1.
@@ -162,7 +165,8 @@ class FilterCatalogue:
         radix = np.cumprod([1, *reversed(sids.sizes[1:])], dtype=np.int64)[::-1].copy()
         order = np.argsort(keys, kind="stable").astype(np.int32)  # of items that share one the first comes first
         index: dict[str | None, int] = {item_id: row for row, item_id in enumerate(item_ids)}
-        sid_hash = hash_semantic_ids(item_ids, sids)
+        if sid_hash is None:
+            sid_hash = hash_semantic_ids(item_ids, sids)
         return cls(item_ids, sids, table, sid_hash, earlier, items_file, rebuilt_file, index, order, keys[order], radix)
 
     @cached_property

@@ -85,6 +85,8 @@ class NegativeFilter:
         slots = np.arange(store.meta.slots, dtype=np.float64)
         self._by_rank = self._weighing.rank_weight**slots if fixed else None  # the same for every user
         self._limits = np.append(of_items, np.float32(np.inf))  # the last is that of unknown items
+        listed = catalogue.indices(sorted(self.policy.allow))
+        self._allowed = listed[listed >= 0]  # catalogue indices
         self._past_dislikes = past_dislikes
 
     @classmethod
@@ -165,9 +167,7 @@ class NegativeFilter:
         limits = self._limits[items] if self._by_item else np.full(len(items), self._limits[0], dtype=np.float32)
         dropped = self.catalogue.table.dropped(items, members, one, limits)
         if policy.allow:
-            items = self.catalogue.table.known(items)
-            allow = self.catalogue.indices(sorted(policy.allow))
-            dropped &= ~np.isin(items, allow[allow >= 0])
+            dropped &= ~np.isin(items, self._allowed)
         if policy.keep_at_least and len(items) - int(dropped.sum()) < policy.keep_at_least:
             predicted, row = members[None, :], np.zeros(len(items), dtype=np.int64)
             similarity, _ = max_similarity(self.catalogue.table, predicted, row, items, one[None, :])
@@ -236,10 +236,8 @@ class NegativeFilter:
             requests: which pairs were asked together, for `Policy.keep_at_least`; None: those of each user.
             now: unix seconds, for predictions that age; None: now.
         """
-        items, allowed = self.catalogue.table.known(items), None
-        if self.policy.allow:
-            allow = self.catalogue.indices(sorted(self.policy.allow))
-            allowed = np.isin(items, allow[allow >= 0])
+        items = self.catalogue.table.known(items)
+        allowed = np.isin(items, self._allowed) if self.policy.allow else None
         together = sets if requests is None else requests
         return self._judged(user_ids, sets, items, together, None, allowed, self.policy.dry_run, now)
 
