@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from conrec.arrays import Array
-from conrec.evaluation.predictions import read_predictions
+from conrec.filtering.calibrating.similarities import predict_sets
 from conrec.filtering.calibrating.threshold import above
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.vectors.table import max_similarity
@@ -36,13 +36,16 @@ def examples(source: RunSource) -> Section:
     anchors = _drawn(source)
     if not len(anchors):
         return Section("examples", "Examples", lead, (Note("There are no test anchors.", "quiet"),))
-    ranking = read_predictions(path, anchors, source.data.log.item_ids, source.data.anchors.anchor_id)
-    predicted = ranking.item[:, : source.config.prediction.predict_set]
+    predicted, weights = predict_sets(source.folder, model, source.data, source.config, anchors)
+    weights = np.ones(predicted.shape) if weights is None else weights
     catalogue = _catalogue(source.folder)
     one_filter = source.filters().get(model)
     threshold = None if one_filter is None else one_filter["threshold"]
     intro = Note(_threshold_words(model, catalogue is not None, one_filter is not None, threshold), "quiet")
-    shown = [_example(source, anchors, row, predicted, catalogue, threshold) for row in range(len(anchors))]
+    shown = [
+        _example(source, anchors, row, predicted[row], weights[row], catalogue, threshold)
+        for row in range(len(anchors))
+    ]
     return Section("examples", "Examples", lead, (intro, *shown))
 
 
@@ -79,6 +82,7 @@ def _example(
     anchors: Anchors,
     row: int,
     predicted: Array,
+    weights: Array,
     catalogue: FilterCatalogue | None,
     threshold: float | None,
 ) -> Example:
@@ -87,7 +91,7 @@ def _example(
     events = log.history(user, timestamp)[::-1]
     sides = {sign: log.item[events[log.feedback[events] == sign]][:LAST] for sign in (NEGATIVE, POSITIVE)}
     negatives, positives = anchors.future_negatives[row], anchors.future_positives[row]
-    guess = predicted[row][predicted[row] >= 0]
+    guess, weights = predicted[predicted >= 0], weights[predicted >= 0]
     count = f"{len(events):,} events before, {anchors.negative_history[row]:,} of them negative"
     return Example(
         title=f"User {log.user_ids[user]} on {date(timestamp)}: {count}",
@@ -97,7 +101,7 @@ def _example(
         came_disliked=tuple((names[int(item)], bool(np.isin(item, guess))) for item in negatives),
         came_liked=titles(positives, names),
         candidates=_candidates(
-            source, anchors.candidates[row], int(anchors.next_item[row]), guess, catalogue, threshold
+            source, anchors.candidates[row], int(anchors.next_item[row]), guess, weights, catalogue, threshold
         ),
     )
 
@@ -107,6 +111,7 @@ def _candidates(
     candidates: Array,
     answer: int,
     guess: Array,
+    weights: Array,
     catalogue: FilterCatalogue | None,
     threshold: float | None,
 ) -> Table:
@@ -117,7 +122,7 @@ def _candidates(
     nearest = np.full(len(candidates), -1, dtype=np.int32)
     if catalogue is not None:
         sets = np.zeros(len(candidates), dtype=np.int64)
-        similarity, nearest = max_similarity(catalogue.table, guess[None, :], sets, candidates)
+        similarity, nearest = max_similarity(catalogue.table, guess[None, :], sets, candidates, weights[None, :])
     falls = above(similarity, threshold)
     rows = []
     for place in np.argsort(-np.nan_to_num(similarity, nan=-2.0), kind="stable"):
