@@ -53,11 +53,11 @@ held_out = 60
 epochs = 1
 evaluations = 2
 
-[lc_rec]
+[baselines.lc_rec]
 negatives_epochs = 1
 both_epochs = 1
 
-[sasrec]
+[baselines.sasrec]
 epochs = 2
 hidden_size = 16
 

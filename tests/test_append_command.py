@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from conrec.artefacts import read_json, read_parquet, write_json, write_text
-from conrec.baselines.sasrec import Sasrec, SasrecNetwork
+from conrec.baselines.sequential.sasrec import Sasrec, SasrecNetwork
 from conrec.cli import app
 from conrec.config import dump_config, load_config
 from conrec.errors import ArtefactError, ConrecError
@@ -80,8 +80,8 @@ def trained(ml100k: Loaded, held_out: list[str], tmp_path_factory: pytest.TempPa
     backbone = build_backbone(config.backbone, sizes, titles_of(data.items), INSTRUCTIONS, seed=1)
     disturbed(backbone.model, 2)
     backbone.save(run / "models" / "conrec" / "model")
-    network = disturbed(SasrecNetwork(data.log.n_items, config.sasrec), 3)
-    Sasrec(network.eval()).save(run / "models" / "sasrec" / "model")
+    network = disturbed(SasrecNetwork(data.log.n_items, config.baselines.sasrec), 3)
+    Sasrec(network.eval(), config.baselines.sasrec).save(run / "models" / "sasrec" / "model")
     catalogue = FilterCatalogue.load(run)
     for model in ("conrec", "sasrec"):
         write_threshold(run, Threshold(model, 0.9, 0.05, "as given", 3, 2, 10, 0, 10, 5, catalogue.sid_hash, ()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from conrec.baselines.registry import REGISTRY, TRANSLATION
 from conrec.config import Config
 from conrec.rows import BASELINES, conrec_rows, in_order, row_label, rows_of
 
@@ -14,7 +15,7 @@ def config_of(*contexts: str) -> Config:
 
 def test_rows_are_baselines_then_stages() -> None:
     rows = rows_of(Config())
-    assert tuple(rows[:5]) == BASELINES
+    assert rows[:5] == ["most-disliked", "live-popularity", "sasrec", "lc-rec-negatives", "lc-rec-both"]
     assert rows[5:] == [
         "conrec-translation",
         "conrec-alignment",
@@ -23,6 +24,18 @@ def test_rows_are_baselines_then_stages() -> None:
         "conrec-grpo-2",
         "conrec",
     ]
+
+
+def test_chosen_rows_stand_in_the_order_of_the_table() -> None:
+    chosen = {"baselines": {"rows": ["ease", "most-disliked"]}, "run": {"conrec": False}}
+    assert rows_of(Config.model_validate(chosen)) == ["most-disliked", "ease"]
+    with pytest.raises(ValueError, match="Did you mean 'ease'"):
+        Config.model_validate({"baselines": {"rows": ["eas"]}})
+
+
+def test_the_registry_has_every_row_in_order() -> None:
+    assert tuple(REGISTRY) == BASELINES
+    assert all(entry.start in {"", TRANSLATION, *BASELINES} for entry in REGISTRY.values())
 
 
 @pytest.mark.parametrize(
@@ -51,3 +64,4 @@ def test_stages_of_another_configuration_are_left_out_and_strangers_stay() -> No
         "conrec-grpo-mine",
         "zebra",
     ]
+    assert in_order(["ease", "conrec-sft", "zebra"], Config.model_validate({"run": {"conrec": False}})) == ["zebra"]

@@ -37,7 +37,7 @@ def test_a_gpu_that_is_not_there_is_said_before_any_work(tmp_path):
         ({"evaluation": {"top_k": 80}}, "evaluation.top_k 80"),
         ({"prediction": {"predict_set": 80}}, "predict_set 80 exceeds"),
         ({"backbone": {"heads": 4, "key_value_heads": 3}}, "key_value_heads"),
-        ({"sasrec": {"hidden_size": 63}}, "sasrec.heads"),
+        ({"baselines": {"sasrec": {"hidden_size": 63}}}, "heads 2 must divide hidden_size 63"),
         ({"grpo": {"stages": []}}, "grpo.stages"),
         ({"run": {"threads": -1}}, "run.threads"),
         ({"swing": {"alpha1": -3.0}}, "swing.alpha1"),

@@ -7,6 +7,8 @@ import pyarrow as pa
 
 from conrec.arrays import Array
 from conrec.artefacts import write_json, write_parquet
+from conrec.baselines.registry import counted, generative, trained_row
+from conrec.errors import NotApplicableError
 from conrec.evaluation.evaluate import evaluate, read_run_data
 from conrec.evaluation.significance import Bootstrap
 from conrec.evaluation.studies import category_groups, code_groups, motivation_study
@@ -17,13 +19,13 @@ from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.predict_sets import write_predict_sets
 from conrec.filtering.stores.base import VERSION as LAYOUT
 from conrec.llm.samples import Choices
-from conrec.pipeline import Stage
+from conrec.pipeline import Stage, skipped
 from conrec.predicting.plan import weights_hash
 from conrec.protocol import NEGATIVE, POSITIVE
 from conrec.recommender import Queries
 from conrec.rows import rows_of
 from conrec.training import held_out_choices
-from conrec.workspace import DATA_INPUTS, ITEM_INPUTS, WITHOUT_WEIGHTS, Workspace
+from conrec.workspace import DATA_INPUTS, ITEM_INPUTS, Workspace
 
 __all__ = ["Conclusions"]
 
@@ -42,11 +44,11 @@ class Conclusions:
     def stages(self) -> list[Stage]:
         """Alignment accuracy, predict sets and thresholds, metrics, motivation study."""
         rows = rows_of(self.config)
-        language = [row for row in rows if row not in (*WITHOUT_WEIGHTS, "sasrec")]
+        language = [row for row in rows if generative(row)]
         predictions = tuple(f"predictions/{row}.parquet" for row in rows)
         scores = tuple(f"candidate_scores/{row}.parquet" for row in rows)
         models = tuple(f"models/{row}/model" for row in language)
-        stages = [
+        alignment = [
             Stage(
                 "four-way choices held out",
                 "results/alignment.manifest.json",
@@ -56,7 +58,8 @@ class Conclusions:
                 lambda: self._alignment(language),
             )
         ]
-        filtered = list(dict.fromkeys(self.config.filter.models))
+        stages = alignment if language else []
+        filtered = [row for row in dict.fromkeys(self.config.filter.models) if row in rows]
         stages += [self._store(row) for row in filtered]
         stages.append(
             Stage(
@@ -68,31 +71,7 @@ class Conclusions:
                 self._metrics,
             )
         )
-        stages.append(
-            Stage(
-                "filter on test anchors",
-                "results/filter.manifest.json",
-                (*DATA_INPUTS, *ITEM_INPUTS, *predictions, *(f"filter/{row}.json" for row in filtered)),
-                ("results/filter.json",),
-                self.space.section("evaluation", "prediction", "filter"),
-                lambda: self._filter_report(tuple(filtered)),
-            )
-        )
-        stages.append(
-            Stage(
-                "filter against rules",
-                "results/filter_analysis.manifest.json",
-                (
-                    *DATA_INPUTS,
-                    *ITEM_INPUTS,
-                    "items/embeddings.safetensors",
-                    *(f"predictions/{row}.parquet" for row in filtered),
-                ),
-                (ANALYSIS,),
-                self.space.section("evaluation", "prediction", "filter", "popularity"),
-                lambda: self._filter_analysis(tuple(filtered)),
-            )
-        )
+        stages += self._filter_stages(tuple(filtered)) if filtered else []
         stages.append(
             Stage(
                 "motivation study",
@@ -104,6 +83,28 @@ class Conclusions:
             )
         )
         return stages
+
+    def _filter_stages(self, filtered: tuple[str, ...]) -> list[Stage]:
+        """What the filters of some rows do on test anchors, and beside the rules that platforms use."""
+        predictions = tuple(f"predictions/{row}.parquet" for row in filtered)
+        return [
+            Stage(
+                "filter on test anchors",
+                "results/filter.manifest.json",
+                (*DATA_INPUTS, *ITEM_INPUTS, *predictions, *(f"filter/{row}.json" for row in filtered)),
+                ("results/filter.json",),
+                self.space.section("evaluation", "prediction", "filter"),
+                lambda: self._filter_report(filtered),
+            ),
+            Stage(
+                "filter against rules",
+                "results/filter_analysis.manifest.json",
+                (*DATA_INPUTS, *ITEM_INPUTS, "items/embeddings.safetensors", *predictions),
+                (ANALYSIS,),
+                self.space.section("evaluation", "prediction", "filter", "baselines.popularity"),
+                lambda: self._filter_analysis(filtered),
+            ),
+        ]
 
     def _metrics(self) -> None:
         evaluate(self.space.folder, self.config)
@@ -163,34 +164,40 @@ class Conclusions:
     def _store(self, name: str) -> Stage:
         """Predict sets of every user as of the end of the log, and the threshold from validation anchors."""
         inputs = [*DATA_INPUTS, *ITEM_INPUTS, f"predictions/{name}.parquet"]
-        if name not in WITHOUT_WEIGHTS:
+        if not counted(name):
             inputs.append(f"models/{name}/model")
         return Stage(
             f"filter store {name}",
             f"filter/{name}.manifest.json",
             tuple(inputs),
             (f"filter/{name}", f"filter/{name}.json"),
-            {**self.space.section("filter", "prediction", "prompts", "protocol", "popularity"), "store": LAYOUT},
+            {
+                **self.space.section("filter", "prediction", "prompts", "protocol", "baselines.popularity"),
+                "store": LAYOUT,
+            },
             lambda: self._write_store(name),
         )
 
     def _write_store(self, name: str) -> None:
         space, log = self.space, self.space.prepared.log
+        if (why := skipped(space.folder / "predictions" / f"{name}.manifest.json")) is not None:
+            raise NotApplicableError(why)
         catalogue = FilterCatalogue.load(space.folder)
         catalogue.save_table(space.folder)
         users = np.arange(log.n_users, dtype=np.int32)
         end = space.prepared.periods.end
         queries = Queries(users, np.full(len(users), end, dtype=np.int64))
         k, eligible = self.config.prediction.predict_set, self.config.protocol.history_eligible
-        ranking = space.recommender(name).predict(log, queries, k, history_eligible=eligible)
+        ranking = trained_row(space, name).predict(log, queries, k, history_eligible=eligible)
         version = weights_hash(space.folder, name)
         write_predict_sets(
             space.folder, name, log.user_ids, ranking, catalogue, predict_set=k, model_version=version, predicted_at=end
         )
         calibrate(space.folder, name, read_run_data(space.folder), catalogue, self.config)
 
-    def _filter_report(self, names: tuple[str, ...]) -> None:
+    def _filter_report(self, filtered: tuple[str, ...]) -> None:
         folder = self.space.folder
+        names = tuple(name for name in filtered if (folder / "filter" / f"{name}.json").is_file())
         test_report(folder, names, read_run_data(folder), FilterCatalogue.load(folder), self.config)
 
     def _filter_analysis(self, names: tuple[str, ...]) -> None:

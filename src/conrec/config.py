@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from conrec.errors import ConfigError, did_you_mean
 from conrec.settings.base import Settings
+from conrec.settings.baselines import BaselinesConfig
 from conrec.settings.data import (
     CandidatesConfig,
     CleaningConfig,
@@ -35,19 +36,18 @@ from conrec.settings.models import (
     Context,
     GrpoConfig,
     GrpoStageConfig,
-    LcRecConfig,
-    PopularityConfig,
     PromptConfig,
-    SasrecConfig,
     SftConfig,
     TranslationConfig,
 )
 from conrec.settings.outcome import EvaluationConfig, PredictionConfig, RunConfig
+from conrec.settings.search import SearchConfig
 
 __all__ = [
     "PRESETS",
     "AlignmentConfig",
     "BackboneConfig",
+    "BaselinesConfig",
     "CandidatesConfig",
     "CleaningConfig",
     "CollaborativeConfig",
@@ -64,14 +64,12 @@ __all__ = [
     "GrpoStageConfig",
     "ImageConfig",
     "ItemColumns",
-    "LcRecConfig",
-    "PopularityConfig",
     "PredictionConfig",
     "PromptConfig",
     "ProtocolConfig",
     "RqVaeConfig",
     "RunConfig",
-    "SasrecConfig",
+    "SearchConfig",
     "SemanticIdsConfig",
     "SftConfig",
     "SwingConfig",
@@ -98,11 +96,10 @@ class Config(Settings):
     translation: TranslationConfig = TranslationConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     sft: SftConfig = SftConfig()
-    lc_rec: LcRecConfig = LcRecConfig()
     grpo: GrpoConfig = GrpoConfig()
     prediction: PredictionConfig = PredictionConfig()
-    popularity: PopularityConfig = PopularityConfig()
-    sasrec: SasrecConfig = SasrecConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
+    search: SearchConfig = SearchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     filter: FilterConfig = FilterConfig()
 
@@ -113,11 +110,9 @@ class Config(Settings):
             raise ValueError(f"evaluation.top_k {self.evaluation.top_k} needs more than prediction.top_k {ranks} ranks")
         if self.prediction.predict_set > ranks:
             raise ValueError(f"prediction.predict_set {self.prediction.predict_set} exceeds prediction.top_k {ranks}")
-        backbone, sasrec = self.backbone, self.sasrec
+        backbone = self.backbone
         if backbone.hidden_size % backbone.heads or backbone.heads % backbone.key_value_heads:
             raise ValueError("backbone.heads must divide backbone.hidden_size, and key_value_heads must divide heads")
-        if sasrec.hidden_size % sasrec.heads:
-            raise ValueError(f"sasrec.heads {sasrec.heads} must divide sasrec.hidden_size {sasrec.hidden_size}")
         if self.data.source != "table" and (self.data.events or self.data.items):
             raise ValueError(f'data.events and data.items belong to data.source = "table", not {self.data.source!r}')
         return self

@@ -11,6 +11,7 @@ __all__ = [
     "ConrecError",
     "DataError",
     "MissingExtraError",
+    "NotApplicableError",
     "RunLockedError",
     "did_you_mean",
 ]
@@ -45,6 +46,13 @@ class ConfigError(ConrecError):
 
 class ArtefactError(ConrecError):
     """A file of a run that is missing, damaged or belongs to another run."""
+
+
+class NotApplicableError(ConrecError):
+    """A row of the table that this log does not allow, such as one that reads titles where no item has any.
+
+    It is no mistake: the run goes on without the row, and the table says why.
+    """
 
 
 class RunLockedError(ConrecError):

@@ -20,11 +20,22 @@ from typing import Any
 
 from conrec import __version__
 from conrec.artefacts import hash_file, hash_json, read_json, write_json
-from conrec.errors import ArtefactError
+from conrec.errors import ArtefactError, NotApplicableError
 from conrec.processes import ALONE, Processes
 from conrec.progress import console
 
-__all__ = ["Pipeline", "Stage"]
+__all__ = ["Pipeline", "Stage", "skipped"]
+
+
+def skipped(manifest: Path) -> str | None:
+    """Why a stage was left out for the log of its run; None where it was not, or is not finished."""
+    if not manifest.is_file():
+        return None
+    try:
+        why = read_json(manifest).get("skipped")
+    except (ArtefactError, AttributeError):
+        return None
+    return None if why is None else str(why)
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Stage:
         inputs: files and folders it reads, relative to the run.
         outputs: files and folders it writes, relative to the run.
         settings: JSON value of every setting that its result depends on.
-        work: writes the outputs.
+        work: writes the outputs; or raises NotApplicableError and writes none, and the run goes on.
         shared: whether all processes of the run do the work together; only the first one writes.
     """
 
@@ -93,6 +104,8 @@ class Pipeline:
             else:
                 self.seconds[stage.name] = self._do(stage, key)
                 console.print(f"{head} {self.seconds[stage.name]:6.1f} s", markup=False, highlight=False)
+            if (why := skipped(self.folder / stage.manifest)) is not None:
+                console.print(f"        not for this log: {why}", markup=False, highlight=False, soft_wrap=True)
             if then is not None and number == 1:
                 then()
         write_json(self.folder / "timings.json", self.seconds)
@@ -110,11 +123,14 @@ class Pipeline:
                 shutil.rmtree(old)
             else:
                 old.unlink(missing_ok=True)
-        begin = time.perf_counter()
-        stage.work()
+        begin, why = time.perf_counter(), None
+        try:
+            stage.work()
+        except NotApplicableError as error:
+            why = str(error)
         seconds = round(time.perf_counter() - begin, 2)
         missing = [name for name in stage.outputs if not (self.folder / name).exists()]
-        if missing:
+        if missing and why is None:
             raise ArtefactError(f"the stage {stage.name!r} did not write it", where=str(self.folder / missing[0]))
         write_json(
             path,
@@ -127,6 +143,7 @@ class Pipeline:
                 "outputs": {name: self._hash(name) for name in stage.outputs},
                 "processes": self.processes.world if stage.shared else 1,
                 "seconds": seconds,
+                **({} if why is None else {"skipped": why}),
             },
         )
         return seconds
@@ -149,7 +166,7 @@ class Pipeline:
                     f"        {stage.name}: settings, inputs or version changed; it runs again", highlight=False
                 )
                 return None
-            if any(not (self.folder / name).exists() or self._hash(name) != value for name, value in outputs.items()):
+            if any(self._hash(name) != value for name, value in outputs.items()):
                 console.print(
                     f"        {stage.name}: its files were changed or removed; it runs again", highlight=False
                 )

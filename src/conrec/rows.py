@@ -6,10 +6,16 @@ import re
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BASELINES", "CONTEXTS", "REFERENCE", "conrec_rows", "in_order", "row_label", "rows_of"]
+__all__ = ["BASELINES", "CONTEXTS", "REFERENCE", "conrec_rows", "in_order", "ours", "row_label", "rows_of"]
 
-BASELINES = ("most-disliked", "live-popularity", "sasrec", "lc-rec-negatives", "lc-rec-both")
-"""The rows that are not ours."""
+BASELINES = (
+    "most-disliked", "live-popularity", "category-rule", "nearest-item", "item-knn-negatives", "item-knn-all",
+    "user-knn", "ease",
+    "caser", "sasrec", "sasrec-sampled", "sasrec-gbce", "bert4rec", "fdsa", "s3-rec", "esasrec", "hstu",
+    "sasrec-signed", "two-tower", "signed-graph",
+    "p5-cid", "tiger", "tallrec", "instructrec", "lc-rec-negatives", "lc-rec-both", "mini-one-rec",
+)  # fmt: skip
+"""The rows that are not ours, all of them; `conrec.baselines.registry` says what each is."""
 REFERENCE = "conrec"
 """CoNRec after all of its stages; every other row is compared with it."""
 LABELS = {
@@ -24,15 +30,23 @@ _GRPO_STAGE = re.compile(r"conrec-grpo-\d+")
 
 
 @runtime_checkable
-class HasGrpo(Protocol):
-    """Whatever has GRPO stages; a `conrec.config.Config` does, and may ask for its rows while it is checked."""
+class HasRows(Protocol):
+    """Whatever says what a run trains; a `conrec.config.Config` does, and may ask for its rows while it is checked."""
+
+    @property
+    def run(self) -> Any:
+        """`conrec.config.RunConfig`: ``conrec``, whether CoNRec itself is trained."""
+
+    @property
+    def baselines(self) -> Any:
+        """`conrec.config.BaselinesConfig`: ``rows``."""
 
     @property
     def grpo(self) -> Any:
         """`conrec.config.GrpoConfig`: ``stages``, each with a ``context``."""
 
 
-def conrec_rows(config: HasGrpo) -> list[str]:
+def conrec_rows(config: HasRows) -> list[str]:
     """CoNRec after each of its stages; the last one is plain ``conrec``.
 
     >>> from conrec.config import Config
@@ -43,27 +57,33 @@ def conrec_rows(config: HasGrpo) -> list[str]:
     return [*LABELS, *early, REFERENCE]
 
 
-def rows_of(config: HasGrpo) -> list[str]:
-    """All rows of the table, in order: baselines, the stages of CoNRec, CoNRec."""
-    return [*BASELINES, *conrec_rows(config)]
+def rows_of(config: HasRows) -> list[str]:
+    """All rows that a run trains, in the order of the table: baselines, the stages of CoNRec, CoNRec."""
+    chosen = set(config.baselines.rows)
+    return [*(name for name in BASELINES if name in chosen), *(conrec_rows(config) if config.run.conrec else ())]
 
 
-def in_order(names: Iterable[str], config: HasGrpo) -> list[str]:
+def ours(name: str) -> bool:
+    """Whether a name is that of a baseline or of a stage of CoNRec, trained by this run or not."""
+    return name in {*BASELINES, *LABELS, REFERENCE} or _GRPO_STAGE.fullmatch(name) is not None
+
+
+def in_order(names: Iterable[str], config: HasRows) -> list[str]:
     """The names that belong to a run: its own rows in the order of the table, then strangers, sorted.
 
-    A stranger is somebody else's model whose files were put beside the run's own. A GRPO stage that the
-    configuration does not have is no stranger: it is left over from a run with more stages, and left out.
+    A stranger is somebody else's model whose files were put beside the run's own. A row of ours that the
+    configuration does not train is no stranger: it is left over from an earlier run in this folder, and left out.
 
     >>> from conrec.config import Config
     >>> in_order(["mine", "conrec", "conrec-grpo-7", "sasrec"], Config())
     ['sasrec', 'conrec', 'mine']
     """
     given, rows = set(names), rows_of(config)
-    strangers = {name for name in given.difference(rows) if not _GRPO_STAGE.fullmatch(name)}
+    strangers = {name for name in given.difference(rows) if not ours(name)}
     return [name for name in rows if name in given] + sorted(strangers)
 
 
-def row_label(name: str, config: HasGrpo) -> str:
+def row_label(name: str, config: HasRows) -> str:
     """What a stage of CoNRec adds, in words; the name itself for any other row.
 
     >>> from conrec.config import Config

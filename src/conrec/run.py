@@ -5,28 +5,31 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from conrec.artefacts import read_json, write_json, write_text
+from conrec.baselines.registry import REGISTRY, TRANSLATION, Entry, trained_row
 from conrec.conclusions import Conclusions
 from conrec.config import Config, dump_config, load_config
-from conrec.errors import ConfigError, did_you_mean
+from conrec.costs import write_costs
+from conrec.errors import ConfigError, NotApplicableError, did_you_mean
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
 from conrec.folders import locked
 from conrec.items.build import build_items
 from conrec.logs.costs import Costs
 from conrec.logs.prepare import STEPS, prepare
 from conrec.logs.sources import fetch, hash_files, source_files
-from conrec.pipeline import Pipeline, Stage
+from conrec.pipeline import Pipeline, Stage, skipped
 from conrec.processes import ALONE, Processes, joined
 from conrec.progress import console
 from conrec.report.build import build_report
-from conrec.rows import conrec_rows, rows_of
+from conrec.rows import BASELINES, conrec_rows, rows_of
 from conrec.training import Trainer
-from conrec.workspace import DATA_FILES, DATA_INPUTS, ITEM_INPUTS, WITHOUT_WEIGHTS, Workspace, device_of
+from conrec.workspace import DATA_FILES, DATA_INPUTS, ITEM_INPUTS, Workspace, device_of
 
 __all__ = ["Chain", "execute"]
 
@@ -79,11 +82,10 @@ def _describe(folder: Path, config: Config, processes: Processes) -> None:
 def _check(config: Config, folder: Path) -> None:
     """Refuse before any work what would fail or surprise after an hour of it."""
     device_of(config)
+    known = [*BASELINES, *conrec_rows(config)]
     for name in config.filter.models:
-        if name not in rows_of(config):
-            raise ConfigError(
-                f"there is no row {name!r}", where="filter.models", mend=did_you_mean(name, rows_of(config))
-            )
+        if name not in known:
+            raise ConfigError(f"there is no row {name!r}", where="filter.models", mend=did_you_mean(name, known))
     if (folder / "config.toml").is_file() and load_config(file=folder / "config.toml").data != config.data:
         raise ConfigError(
             "this run was made from other data", where=str(folder), mend="Give another --out, or remove the folder."
@@ -106,7 +108,7 @@ class Chain:
 
     def stages(self) -> list[Stage]:
         """All stages, in order."""
-        space, trainer = self.space, self.trainer
+        space = self.space
         stages = [
             self.data(),
             Stage(
@@ -118,16 +120,23 @@ class Chain:
                 self._items,
             ),
         ]
-        stages += [self._predict(name, ()) for name in WITHOUT_WEIGHTS]
-        stages += self._learned("sasrec", lambda: trainer.sasrec("sasrec"), (), ("sasrec", "protocol"))
-        start = ""
+        rows, start = rows_of(self.config), ""
+        for entry in (REGISTRY[name] for name in rows if name in REGISTRY and not REGISTRY[name].start):
+            stages += self._baseline(entry)
+        tuned = [REGISTRY[name] for name in rows if name in REGISTRY and REGISTRY[name].start]
         for name, section, train in self._conrec():
+            if name not in rows and not (tuned and name == TRANSLATION):
+                continue
             shared = section == "grpo"
-            stages += self._learned(name, train, (start,) if start else (), (section, *LANGUAGE), shared)
+            learned = self._learned(name, train, (start,) if start else (), (section, *LANGUAGE), shared)
+            stages += learned if name in rows else learned[:1]
             start = name
-        for name in ("lc-rec-negatives", "lc-rec-both"):
-            work = self._lc_rec(name)
-            stages += self._learned(name, work, ("conrec-translation",), ("sft", "lc_rec", *LANGUAGE))
+        trained = set(rows)
+        for entry in tuned:
+            if entry.start in REGISTRY and entry.start not in trained:
+                stages += self._baseline(REGISTRY[entry.start])[:1]
+                trained.add(entry.start)
+            stages += self._baseline(entry)
         return [*stages, *Conclusions(space).stages()]
 
     def data(self) -> Stage:
@@ -171,8 +180,13 @@ class Chain:
 
         return train
 
-    def _lc_rec(self, name: str) -> Callable[[], None]:
-        return lambda: self.trainer.lc_rec(name, "conrec-translation")
+    def _baseline(self, entry: Entry) -> list[Stage]:
+        """The stages of a baseline: its training, where it has one, and its predictions."""
+        if entry.counted:
+            return [self._predict(entry.name, (), entry.sections)]
+        starts = (entry.start,) if entry.start else ()
+        sections = (*entry.sections, "protocol")
+        return self._learned(entry.name, lambda: self.trainer.baseline(entry.name), starts, sections)
 
     def _learned(
         self,
@@ -195,10 +209,10 @@ class Chain:
         )
         return [training, self._predict(name, outputs[1:])]
 
-    def _predict(self, name: str, model_files: tuple[str, ...]) -> Stage:
+    def _predict(self, name: str, model_files: tuple[str, ...], sections: tuple[str, ...] = ()) -> Stage:
         """Predictions and candidate scores of one model for all validation and test anchors."""
         outputs = [f"predictions/{name}.parquet", f"candidate_scores/{name}.parquet"]
-        settings = self.space.section("prediction", "prompts", "protocol", "evaluation", "popularity")
+        settings = self.space.section("prediction", "prompts", "protocol", "evaluation", *sections)
         inputs = (*DATA_INPUTS, *ITEM_INPUTS, *model_files)
         return Stage(
             f"predict {name}",
@@ -211,9 +225,13 @@ class Chain:
 
     def _ask(self, name: str) -> None:
         space = self.space
-        model, log, anchors = space.recommender(name), space.prepared.log, space.asked
+        if (why := skipped(space.folder / "models" / f"{name}.train.json")) is not None:
+            raise NotApplicableError(why)
+        model, log, anchors = trained_row(space, name), space.prepared.log, space.asked
         k, eligible = self.config.prediction.top_k, self.config.protocol.history_eligible
+        begin = time.perf_counter()
         ranking = model.predict(log, anchors.queries, k, history_eligible=eligible)
+        write_costs(space.folder, name, model, time.perf_counter() - begin, len(anchors))
         write_predictions(space.folder / "predictions" / f"{name}.parquet", anchors, ranking, log.item_ids)
         scores = model.score(log, anchors.queries, anchors.candidates)
         write_candidate_scores(space.folder / "candidate_scores" / f"{name}.parquet", anchors, scores, log.item_ids)

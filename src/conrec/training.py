@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from conrec.artefacts import write_json
-from conrec.baselines.lc_rec import LC_REC_CONTEXT, lc_rec_stretches
-from conrec.baselines.sasrec import fit_sasrec
+from conrec.baselines.registry import baseline_class
 from conrec.config import Context, GrpoStageConfig
 from conrec.folders import replacing_folder
 from conrec.llm.backbone import Backbone, build_backbone
@@ -64,13 +63,15 @@ class Trainer:
         """A seed of this run for a purpose."""
         return derive(self.config.run.seed, *purpose)
 
-    def sasrec(self, name: str) -> None:
-        """SASRec on negatives."""
-        data = self.space.prepared
-        model = fit_sasrec(
-            data.log, data.anchors, data.periods, self.config.sasrec, self.config.protocol, self.seed(name)
-        )
+    def baseline(self, name: str) -> None:
+        """A row of `conrec.baselines.registry`.
+
+        Raises:
+            NotApplicableError: the log lacks what the row needs.
+        """
+        model = baseline_class(name).fit(self.space, name)
         with replacing_folder(self.space.folder / "models" / name) as folder:
+            (folder / "model").mkdir()
             model.save(folder / "model")
             write_json(folder / "curve.json", model.curve)
 
@@ -127,17 +128,6 @@ class Trainer:
             stretches += history_stretches(prompts, data.log, data.periods.validation, "negative", rng)
             stretches += history_stretches(prompts, data.log, data.periods.validation, "both", rng)
         self._save(name, backbone, self._sft(name, backbone, stretches, self.config.prediction.context))
-
-    def lc_rec(self, name: str, start: str) -> None:
-        """A row of `LC_REC_CONTEXT`."""
-        space = self.space
-        backbone = space.backbone(start)
-        prompts, data, items = space.prompts(backbone), space.prepared, np.flatnonzero(space.trained_items)
-        stretches: list[Stretch] = []
-        epochs = self.config.lc_rec.both_epochs if name == "lc-rec-both" else self.config.lc_rec.negatives_epochs
-        for rng in self._passes(name, epochs):
-            stretches += lc_rec_stretches(name, prompts, data.log, data.periods.validation, space.titles, items, rng)
-        self._save(name, backbone, self._sft(name, backbone, stretches, LC_REC_CONTEXT[name]))
 
     def _passes(self, name: str, epochs: int) -> list[np.random.Generator]:
         """A source of chance for each epoch."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from conrec.arrays import Array, Ragged
 from conrec.artefacts import hash_file, hash_json
-from conrec.baselines.lc_rec import LC_REC_CONTEXT
-from conrec.baselines.popularity import LivePopularity, MostDisliked
-from conrec.baselines.sasrec import Sasrec
 from conrec.config import Config, Context
 from conrec.errors import ConfigError
 from conrec.evaluation.metrics import fhr
 from conrec.items.build import ItemSpace, read_items
+from conrec.items.diagnosis.diagnose import read_embeddings
 from conrec.items.encoders.collaborative import co_feedback_vectors
 from conrec.items.growing.growth import Catalogue, current_catalogue, own_catalogue
 from conrec.items.space import TRIE
@@ -28,20 +28,18 @@ from conrec.llm.backbone import Backbone, load_backbone
 from conrec.llm.prompts import PromptBuilder
 from conrec.llm.recommender import GenerativeRecommender
 from conrec.logs.anchors import Anchors, build_anchors
+from conrec.logs.log import Log
 from conrec.logs.prepare import Prepared, read_prepared
 from conrec.logs.swing import gts
 from conrec.logs.titles import titles_of
 from conrec.protocol import DAY, Periods
-from conrec.recommender import Recommender
-from conrec.seeds import generator
+from conrec.seeds import derive, generator
 
-__all__ = ["DATA_FILES", "DATA_INPUTS", "ITEM_INPUTS", "WITHOUT_WEIGHTS", "Workspace", "device_of"]
+__all__ = ["DATA_FILES", "DATA_INPUTS", "ITEM_INPUTS", "Categories", "Workspace", "device_of"]
 
 DATA_FILES = ("events.parquet", "items.parquet", "anchors.parquet", "periods.json", "counts.json", "swing.parquet")
 DATA_INPUTS = tuple(f"data/{name}" for name in DATA_FILES if name != "counts.json")
 ITEM_INPUTS = ("items/semantic_ids.parquet", "items/rebuilt.safetensors")
-WITHOUT_WEIGHTS = ("most-disliked", "live-popularity")
-"""Rows that are counted anew from the log whenever they are asked."""
 VALIDATION_ANCHORS = 500
 """Validation anchors on which generative models are compared while they train; a seeded sample beyond that."""
 
@@ -64,6 +62,27 @@ def device_of(config: Config) -> str:
             mend='Set run.device = "cpu" or "auto", or install the CUDA build of PyTorch on a machine with a GPU.',
         )
     return config.run.device
+
+
+@dataclass(frozen=True, slots=True)
+class Categories:
+    """What kinds each item is of.
+
+    Attributes:
+        of: for each item its categories, indices into ``names``.
+        names: str [categories], sorted.
+    """
+
+    of: Ragged
+    names: tuple[str, ...]
+
+    @classmethod
+    def of_items(cls, items: pa.Table) -> Categories:
+        """Read the column ``category`` of a catalogue (`conrec.logs.schema.ITEMS`)."""
+        rows = [row or () for row in items["category"].to_pylist()]
+        names = tuple(sorted({name for row in rows for name in row}))
+        index = {name: position for position, name in enumerate(names)}
+        return cls(Ragged.from_rows([index[name] for name in dict.fromkeys(row)] for row in rows), names)
 
 
 @dataclass
@@ -100,6 +119,34 @@ class Workspace:
     def titles(self) -> list[str]:
         """Title of each item; the item's ID where it has none."""
         return titles_of(self.prepared.items)
+
+    def seed(self, *purpose: str | int) -> int:
+        """A seed of this run for a purpose."""
+        return derive(self.config.run.seed, *purpose)
+
+    @property
+    def device(self) -> str:
+        """The torch device of the run."""
+        return device_of(self.config)
+
+    @cached_property
+    def training_log(self) -> Log:
+        """The log of the training period alone, over the same users and catalogue."""
+        return self.prepared.log.before(self.prepared.periods.validation)
+
+    @cached_property
+    def categories(self) -> Categories:
+        """What kinds each item is of."""
+        return Categories.of_items(self.prepared.items)
+
+    @cached_property
+    def embeddings(self) -> Array:
+        """What the encoders gave of the run's own items, before it was quantised: float32 [items, d].
+
+        Raises:
+            ArtefactError: the file is missing or damaged.
+        """
+        return read_embeddings(self.folder / "items", self.prepared.log.n_items)
 
     @cached_property
     def trained_items(self) -> Array:
@@ -182,31 +229,21 @@ class Workspace:
 
     def backbone(self, name: str) -> Backbone:
         """The trained backbone of a model."""
-        folder = self.folder / "models" / name / "model"
+        return self.backbone_in(self.folder / "models" / name / "model")
+
+    def backbone_in(self, folder: Path) -> Backbone:
+        """A trained backbone of this run's semantic IDs, wherever it lies."""
         backbone = load_backbone(folder, self.items.semantic_ids.sizes, device_of(self.config))
         backbone.model.eval()
         return replace(backbone, precision=self.config.run.precision)
 
-    def context(self, name: str) -> Context:
-        """What a generative row's prompts show at prediction: LC-Rec's as it was trained, CoNRec's as configured."""
-        return LC_REC_CONTEXT.get(name, self.config.prediction.context)
-
-    def recommender(self, name: str) -> Recommender:
-        """A trained row of the table, ready to be asked."""
-        if name == "most-disliked":
-            return MostDisliked.fit(self.prepared.log.before(self.prepared.periods.validation))
-        if name == "live-popularity":
-            return LivePopularity(self.config.popularity)
-        folder = self.folder / "models" / name
-        if name == "sasrec":
-            return Sasrec.load(folder / "model")
-        return self.generative(self.backbone(name), self.context(name))
-
     def section(self, *names: str) -> dict[str, object]:
-        """JSON of some sections of the configuration, with what of the run's own settings changes results to the bit
-        (seed, threads, device, precision) and hashes of models in folders."""
+        """JSON of some sections of the configuration (``a.b``: the section b of a), with what else changes results.
+
+        That is, to the bit: seed, threads, device, precision; and the hashes of models that lie in folders.
+        """
         run = self.config.run
-        picked = {name: json.loads(getattr(self.config, name).model_dump_json()) for name in names}
+        picked = {name: json.loads(attrgetter(name)(self.config).model_dump_json()) for name in names}
         encoder = self.config.encoder
         used = {
             "backbone": {"": self.config.backbone.name},

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from conrec.artefacts import write_json, write_parquet, write_parquet_parts
-from conrec.baselines.popularity import LivePopularity, MostDisliked
-from conrec.config import Config, PopularityConfig
+from conrec.baselines.simple.popularity import LivePopularity, MostDisliked
+from conrec.config import Config
 from conrec.errors import ArtefactError
 from conrec.evaluation.evaluate import evaluate
 from conrec.evaluation.predictions import write_candidate_scores, write_predictions
@@ -25,6 +25,7 @@ from conrec.evaluation.significance import Bootstrap
 from conrec.logs.anchor_table import anchor_tables
 from conrec.logs.schema import ANCHORS, EVENTS, ITEMS
 from conrec.recommender import Recommender
+from conrec.settings.baselines.simple import PopularityConfig
 from tests.evaluation.evaluation_world import PERIODS, World, world
 
 CONFIG = Config.model_validate({"evaluation": {"bootstraps": 100, "top_k": 5}})
@@ -62,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, World]:
     for name, model in {
         "zebra": LivePopularity(PopularityConfig(days=3)),
         "conrec": LivePopularity(PopularityConfig()),
-        "most-disliked": MostDisliked.fit(given.log.before(PERIODS.validation)),
+        "most-disliked": MostDisliked.count(given.log.before(PERIODS.validation)),
         "live-popularity": LivePopularity(PopularityConfig(half_life_days=1)),
         "another": LivePopularity(PopularityConfig(days=300)),
     }.items():

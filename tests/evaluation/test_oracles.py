@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from conrec.baselines.base import CatalogueScorer
-from conrec.baselines.popularity import LivePopularity, MostDisliked
-from conrec.config import Config, DataConfig, PopularityConfig
+from conrec.baselines.simple.popularity import LivePopularity, MostDisliked
+from conrec.config import Config, DataConfig
 from conrec.evaluation.metrics import anchor_values, mean
 from conrec.logs.anchors import Anchors, build_anchors
 from conrec.logs.log import Log
 from conrec.logs.prepare import Prepared
 from conrec.logs.sources import load
 from conrec.protocol import DAY, Periods, periods_of
+from conrec.settings.baselines.simple import PopularityConfig
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracle" / "popularity.json").read_text())
 MOVIETWEETINGS = os.environ.get("CONREC_MOVIETWEETINGS", "")
@@ -31,7 +32,7 @@ def figures(log: Log, periods: Periods, test: Anchors) -> dict[str, dict[str, fl
     """Figures of both rows on test anchors, by row and metric."""
     train = log.before(periods.validation)
     models: dict[str, CatalogueScorer] = {
-        "most-disliked": MostDisliked.fit(train),
+        "most-disliked": MostDisliked.count(train),
         "live-popularity": LivePopularity(PopularityConfig()),
     }
     found: dict[str, dict[str, float]] = {}

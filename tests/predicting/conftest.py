@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conrec.artefacts import write_tensors, write_text
-from conrec.baselines.sasrec import Sasrec, SasrecNetwork
+from conrec.baselines.sequential.sasrec import Sasrec, SasrecNetwork
 from conrec.config import dump_config, load_config
 from conrec.filtering.calibrating.threshold import Threshold, write_threshold
 from conrec.filtering.catalogue import FilterCatalogue
@@ -61,8 +61,8 @@ def run_folder(ml100k: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path
     backbone = build_backbone(config.backbone, CODEBOOK, titles_of(data.items), INSTRUCTIONS, seed=1)
     disturbed(backbone.model, 2)
     backbone.save(run / "models" / "conrec" / "model")
-    network = disturbed(SasrecNetwork(log.n_items, config.sasrec), 3)
-    Sasrec(network.eval()).save(run / "models" / "sasrec" / "model")
+    network = disturbed(SasrecNetwork(log.n_items, config.baselines.sasrec), 3)
+    Sasrec(network.eval(), config.baselines.sasrec).save(run / "models" / "sasrec" / "model")
     write_text(run / "config.toml", dump_config(config))
     catalogue = FilterCatalogue.load(run)
     write_threshold(run, Threshold("conrec", 0.9, 0.05, "as given", 3, 2, 10, 0, 10, 5, catalogue.sid_hash, ()))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from conrec.baselines.registry import trained_row
 from conrec.errors import ArtefactError, ConfigError, DataError, MissingExtraError
 from conrec.logs.prepare import read_prepared
 from conrec.predicting.job import PredictJob
@@ -55,7 +56,7 @@ def test_answers_are_those_of_the_recommender(run_folder, log, model):
     users = np.arange(0, log.n_users, 5, dtype=np.int32)
     answers = by_question(predict_batches([questions([log.user_ids[one] for one in users])], predictor))
     space = Workspace(run_folder, predictor.config)
-    ranking = space.recommender(model).predict(log, Queries(users, np.full(len(users), end)), 7)
+    ranking = trained_row(space, model).predict(log, Queries(users, np.full(len(users), end)), 7)
     assert len(answers) == len(users)
     for row, user in enumerate(users):
         items, scores = answers[log.user_ids[user], end]

@@ -8,23 +8,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from conrec.baselines.registry import counted, generative
 from conrec.config import Config, load_config
 from conrec.errors import ArtefactError, ConfigError, MissingExtraError, did_you_mean
 from conrec.predicting.times import far_ahead
 from conrec.rows import REFERENCE, rows_of
-from conrec.workspace import WITHOUT_WEIGHTS
 
-__all__ = ["ENGINES", "OWN_ITEMS", "PredictJob", "check", "resolved"]
+__all__ = ["ENGINES", "PredictJob", "check", "resolved"]
 
 ENGINES = ("transformers", "vllm")
 """What runs the language model: our own token tree, or vLLM (extra ``vllm``)."""
 OVERRIDABLE = ("data", "run")
 """Sections of the configuration that a job may set: how newer events are written, and the machine."""
-NO_TRIE = (*WITHOUT_WEIGHTS, "sasrec")
-"""Rows that are no language models."""
-OWN_ITEMS = ("most-disliked", "sasrec")
-"""Rows that have learned something of each item by itself, and so know the items of their run alone; the others read
-items that were appended later by their semantic IDs, or by what is done with them."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +94,11 @@ def check(job: PredictJob, config: Config) -> None:
         raise ConfigError(
             f"there is no engine {job.engine!r}", where="--engine", mend=did_you_mean(job.engine, ENGINES)
         )
-    if job.items is not None and job.model in NO_TRIE:
+    if job.items is not None and not generative(job.model):
         raise ConfigError(
             f"{job.model!r} is no language model and knows no live items", where="--items", mend="Leave --items away."
         )
-    if job.engine == "vllm" and job.model in NO_TRIE:
+    if job.engine == "vllm" and not generative(job.model):
         raise ConfigError(f"{job.model!r} is no language model", where="--engine", mend="Leave --engine away.")
     if job.engine == "vllm" and config.prediction.normalise != "allowed":
         raise ConfigError(
@@ -111,7 +106,7 @@ def check(job: PredictJob, config: Config) -> None:
         )
     if job.engine == "vllm" and find_spec("vllm") is None:
         raise MissingExtraError("vllm", "vllm")
-    if job.model not in WITHOUT_WEIGHTS and not (job.run_folder / "models" / job.model / "model").exists():
+    if not counted(job.model) and not (job.run_folder / "models" / job.model / "model").exists():
         raise ArtefactError(
             f"the row {job.model!r} is not trained yet",
             where=str(job.run_folder / "models"),

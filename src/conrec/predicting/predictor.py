@@ -14,6 +14,7 @@ import torch
 from conrec import __version__
 from conrec.arrays import Array
 from conrec.artefacts import hash_file
+from conrec.baselines.registry import context_of, counted, generative, own_items, trained_row
 from conrec.errors import ConfigError, DataError
 from conrec.items.eligible import LiveItems
 from conrec.items.growing.growth import current_catalogue, what_does_not_fit
@@ -21,13 +22,13 @@ from conrec.items.space import hash_semantic_ids
 from conrec.items.trie import Trie
 from conrec.logs.log import Log
 from conrec.predicting.histories import Histories, read_histories
-from conrec.predicting.job import OWN_ITEMS, PredictJob, check, resolved
+from conrec.predicting.job import PredictJob, check, resolved
 from conrec.predicting.plan import PREDICT_SETS, weights_hash
 from conrec.predicting.pool import Pool, read_pool
 from conrec.predicting.times import far_ahead
 from conrec.predicting.users import end_of, has_history
 from conrec.recommender import Queries, Ranking
-from conrec.workspace import WITHOUT_WEIGHTS, Workspace
+from conrec.workspace import Workspace
 
 __all__ = ["BLOCK", "Predictor", "predict_batches"]
 
@@ -58,7 +59,7 @@ class Predictor:
     def __init__(self, job: PredictJob) -> None:
         self.job = job
         self.config = resolved(job)
-        self.space = Workspace(job.run_folder, self.config, grown=job.model not in OWN_ITEMS)
+        self.space = Workspace(job.run_folder, self.config, grown=not own_items(job.model))
         check(job, self.config)
 
     @cached_property
@@ -66,7 +67,7 @@ class Predictor:
         """The log, and what was read of newer events."""
         job = self.job
         found = read_histories(job.run_folder, job.events, self.config.data, self.space.catalogue.items)
-        if job.model not in OWN_ITEMS:
+        if not own_items(job.model):
             return found
         # What this row does not read must not stop it.
         note = f"note: {job.model!r} knows the items of the run alone"
@@ -100,12 +101,13 @@ class Predictor:
                 raise ConfigError(
                     "priors are not known to vLLM's search", where="--items", mend="Leave out the column."
                 )
-            loaded = VllmRecommender.load(folder, space.trie, self.config.prompts, space.context(name), exact)
+            loaded = VllmRecommender.load(folder, space.trie, self.config.prompts, context_of(name, self.config), exact)
             pool = None if self.pool is None else self._live(loaded.trie, self.pool)
             return replace(loaded, budget=self.config.prediction.node_budget, pool=pool)
+        name = self.job.model
         if self.pool is None:
-            return self.space.recommender(self.job.model)
-        model = self.space.generative(self.space.backbone(self.job.model), self.space.context(self.job.model))
+            return trained_row(self.space, name)
+        model = self.space.generative(self.space.backbone(name), context_of(name, self.config))
         return replace(model, pool=self._live(model.trie, self.pool))
 
     @cached_property
@@ -130,7 +132,6 @@ class Predictor:
     def made_from(self) -> dict[str, Any]:
         """What an answer depends on besides its question, as JSON: hashes of what is large, values of the rest."""
         job, config, folder = self.job, self.config, self.job.run_folder
-        counted = job.model in WITHOUT_WEIGHTS
         items = self.space.items
         made: dict[str, Any] = {
             "version": __version__,
@@ -144,11 +145,11 @@ class Predictor:
             "engine": job.engine,
             "history_eligible": config.protocol.history_eligible,
         }
-        if counted:
-            made["popularity"] = config.popularity.model_dump(mode="json")
-        elif job.model != "sasrec":
+        if counted(job.model):
+            made["popularity"] = config.baselines.popularity.model_dump(mode="json")
+        elif generative(job.model):
             made["prompts"] = config.prompts.model_dump(mode="json")
-            made["context"] = self.space.context(job.model)
+            made["context"] = context_of(job.model, config)
             made["certified"] = config.prediction.certified
             made["node_budget"] = config.prediction.node_budget
             made["normalise"] = config.prediction.normalise

@@ -1,4 +1,4 @@
-"""Settings of what is learned from the semantic IDs: the language model and its stages, baselines."""
+"""Settings of what is learned from the semantic IDs: the language model and its stages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ __all__ = [
     "Context",
     "GrpoConfig",
     "GrpoStageConfig",
-    "LcRecConfig",
-    "PopularityConfig",
     "PromptConfig",
-    "SasrecConfig",
     "SftConfig",
     "TranslationConfig",
 ]
@@ -83,15 +80,6 @@ class SftConfig(Settings):
     """How often validation FHR@20 is measured; the best state is kept."""
 
 
-class LcRecConfig(Settings):
-    """LC-Rec; what is not here is as in `SftConfig`."""
-
-    negatives_epochs: Positive = 8
-    """Epochs of the row on negatives only, whose samples are a fifth of those of both signs."""
-    both_epochs: Positive = 3
-    """Epochs of the row on negatives and positives."""
-
-
 class GrpoStageConfig(Settings):
     """One stage of Progressive GRPO."""
 
@@ -117,9 +105,10 @@ class GrpoConfig(Settings):
     micro_batch_size: Positive | None = None
     """Contexts that a process reads at a time; None: all of its share of a step. Smaller takes less memory and gives
     the same results up to rounding."""
-    rollouts: Literal["sample", "gumbel"] = "sample"
+    rollouts: Literal["sample", "gumbel", "beams"] = "sample"
     """How the group is drawn: independently, or without replacement (Gumbel top-k, arXiv 1903.06059), so that its items
-    are distinct, each weighted by the policy's probability over the probability of being drawn."""
+    are distinct, each weighted by the policy's probability over the probability of being drawn; or not drawn at all, but
+    found by beam search and weighted alike (MiniOneRec, arXiv 2510.24431), which is no estimate under the policy."""
     loss: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
     """`grpo` (arXiv 2402.03300): advantages in standard deviations, symmetric clipping; `dr_grpo` (arXiv 2503.20783):
     advantages not divided by the deviation; `dapo` (arXiv 2503.14476): clipping at `clip_high` above, and flat groups
@@ -143,29 +132,3 @@ class GrpoConfig(Settings):
     """A generation more similar than this to a future positive marks a sample for augmentation."""
     evaluations: Positive = 6
     """How often the reward on validation anchors is measured, start and end included."""
-
-
-class PopularityConfig(Settings):
-    """Live popularity of dislikes."""
-
-    days: Positive = 30
-    half_life_days: Rate = 7.0
-
-
-class SasrecConfig(Settings):
-    """SASRec with full softmax, on negatives."""
-
-    hidden_size: Positive = 64
-    layers: Positive = 1
-    """One: a second layer memorises, on logs where users have a few dozen negatives at most."""
-    heads: Positive = 2
-    max_length: Positive = 50
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    epochs: Positive = 60
-    patience: Positive = 8
-    """Epochs without a better validation FHR@20 before training stops."""
-    batch_size: Positive = 64
-    learning_rate: Rate = 1e-3
-    weight_decay: float = Field(default=1.0, ge=0)
-    """Decoupled (AdamW); far above the usual 0.01, since dislikes are few for the size of a catalogue. This section's
-    values were chosen by validation FHR@20 on MovieLens-100K and MovieTweetings."""

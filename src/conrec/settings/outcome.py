@@ -45,6 +45,8 @@ class RunConfig(Settings):
     """Seed and machine."""
 
     seed: int = 0
+    conrec: bool = True
+    """Whether CoNRec itself is trained; false: the rows of `baselines.rows` alone."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; None: as many as the machine has. Results repeat to the byte for the same number."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"

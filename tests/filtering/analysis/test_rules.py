@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conrec.arrays import Ragged
-from conrec.baselines.popularity import LivePopularity, MostDisliked
-from conrec.config import PopularityConfig
+from conrec.baselines.simple.popularity import LivePopularity, MostDisliked
 from conrec.filtering.analysis.pairs import KINDS, Pairs, past_items
 from conrec.filtering.analysis.rules import BlockGroup, Counted, NearDislikes, Rule, Shuffled, uniform
 from conrec.filtering.vectors.table import ItemTable
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log
+from conrec.settings.baselines.simple import PopularityConfig
 from tests.filtering.analysis.small_world import Event, anchors_of, log_of, unit
 
 DRAMA, COMEDY, CRIME = range(3)
@@ -104,7 +104,7 @@ def test_neighbours_of_what_was_disliked() -> None:
 
 def test_what_everybody_dislikes() -> None:
     training = log_of(EVENTS).before(50)
-    found = scores(Counted("", "", MostDisliked.fit(training)))
+    found = scores(Counted("", "", MostDisliked.count(training)))
     assert (found[0, 4], found[1, 0], found[2, 1], found[2, 2]) == (0, 1, 1, 0)
     lately = scores(Counted("", "", LivePopularity(PopularityConfig(days=30, half_life_days=7))))
     assert lately[0, 4] == pytest.approx(1, abs=1e-3)
@@ -137,7 +137,7 @@ def _rules(log: Log) -> list[Rule]:
     return [
         *(BlockGroup(one, "", GROUPS, one) for one in ("count", "share", "rate")),
         NearDislikes("", "", TABLE),
-        Counted("", "", MostDisliked.fit(log.before(30))),
+        Counted("", "", MostDisliked.count(log.before(30))),
         Counted("", "", LivePopularity(PopularityConfig(days=1, half_life_days=1))),
         Shuffled("", "", 0),
     ]

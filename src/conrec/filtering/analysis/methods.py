@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from conrec.arrays import Array, Ragged
 from conrec.artefacts import read_parquet, read_tensors
-from conrec.baselines.popularity import LivePopularity, MostDisliked
+from conrec.baselines.simple.popularity import LivePopularity, MostDisliked
 from conrec.config import Config
 from conrec.errors import ArtefactError, did_you_mean
 from conrec.evaluation.evaluate import RunData
@@ -160,12 +160,12 @@ def platform_rules(
         )
     training = data.log.before(data.periods.validation)
     rules += [
-        Counted("most disliked items", "number of dislikes in the training period", MostDisliked.fit(training)),
+        Counted("most disliked items", "number of dislikes in the training period", MostDisliked.count(training)),
         Counted(
             "disliked lately",
-            f"everybody's dislikes of the last {config.popularity.days} days, halved every "
-            f"{config.popularity.half_life_days:g}",
-            LivePopularity(config.popularity),
+            f"everybody's dislikes of the last {config.baselines.popularity.days} days, halved every "
+            f"{config.baselines.popularity.half_life_days:g}",
+            LivePopularity(config.baselines.popularity),
         ),
         Shuffled("random", "at random", config.run.seed),
     ]

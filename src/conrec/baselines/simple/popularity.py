@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float32
 
 from conrec.arrays import Array
 from conrec.baselines.base import CatalogueScorer
-from conrec.config import PopularityConfig
 from conrec.logs.log import Log
 from conrec.protocol import DAY, NEGATIVE
 from conrec.recommender import Queries
+from conrec.settings.baselines.simple import PopularityConfig
+from conrec.workspace import Workspace
 
-__all__ = ["LivePopularity", "MostDisliked"]
+__all__ = ["SPACE", "LivePopularity", "MostDisliked"]
+
+SPACE: dict[str, tuple[float | int, ...]] = {"days": (7, 30, 90), "half_life_days": (3.0, 7.0, 14.0)}
+"""The grid that `conrec baselines search` searches, of live popularity; the other has nothing to choose."""
+Curve = dict[str, list[list[int | float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +28,26 @@ class MostDisliked(CatalogueScorer):
 
     Attributes:
         counts: float32 [items].
+        curve: none.
     """
 
     counts: Array
+    curve: Curve = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, train_log: Log) -> MostDisliked:
-        """Count the negatives of ``train_log``, the log of the training period alone."""
-        return cls(train_log.negative_counts()[1].astype(np.float32))
+    def count(cls, training_log: Log) -> MostDisliked:
+        """Count the negatives of the log of the training period alone."""
+        return cls(training_log.negative_counts()[1].astype(np.float32))
+
+    @classmethod
+    def fit(cls, space: Workspace, name: str) -> MostDisliked:
+        """Count the negatives of the training period."""
+        return cls.count(space.training_log)
+
+    @property
+    def parameters(self) -> int:
+        """One count an item."""
+        return len(self.counts)
 
     def scores(self, log: Log, queries: Queries) -> Float32[Array, "queries items"]:
         """The counts, once for each query."""
@@ -47,6 +64,17 @@ class LivePopularity(CatalogueScorer):
     """
 
     config: PopularityConfig
+    curve: Curve = field(default_factory=dict)
+
+    @classmethod
+    def fit(cls, space: Workspace, name: str) -> LivePopularity:
+        """Nothing is fitted."""
+        return cls(space.config.baselines.popularity)
+
+    @property
+    def parameters(self) -> int:
+        """None are learned."""
+        return 0
 
     def scores(self, log: Log, queries: Queries) -> Float32[Array, "queries items"]:
         """One weighted count a distinct query time; cost grows with the negatives of a window, not of the log."""

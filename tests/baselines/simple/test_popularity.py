@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conrec.baselines.popularity import LivePopularity, MostDisliked
-from conrec.config import PopularityConfig
+from conrec.baselines.simple.popularity import LivePopularity, MostDisliked
 from conrec.errors import ArtefactError
 from conrec.logs.log import Log
 from conrec.protocol import DAY, NEGATIVE
+from conrec.settings.baselines.simple import PopularityConfig
 from tests.conformance import CUT, CatalogueScorerConformance, queries_of, small_log
 
 
 class TestMostDisliked(CatalogueScorerConformance):
     def fit(self, log: Log, cut: int) -> MostDisliked:
-        return MostDisliked.fit(log.before(cut))
+        return MostDisliked.count(log.before(cut))
 
 
 class TestLivePopularity(CatalogueScorerConformance):
@@ -25,7 +25,7 @@ class TestLivePopularity(CatalogueScorerConformance):
 
 def test_most_disliked_counts_training_negatives() -> None:
     log = small_log()
-    scores = MostDisliked.fit(log.before(CUT)).scores(log, queries_of(log).select(slice(0, 2)))
+    scores = MostDisliked.count(log.before(CUT)).scores(log, queries_of(log).select(slice(0, 2)))
     expected = [
         sum(
             int(log.item[e]) == item and log.feedback[e] == NEGATIVE and log.timestamp[e] < CUT for e in range(len(log))
@@ -59,7 +59,7 @@ def test_live_popularity_halves_in_a_half_life() -> None:
 
 
 def test_a_model_of_another_catalogue_is_refused() -> None:
-    model = MostDisliked.fit(small_log(items=20).before(CUT))
+    model = MostDisliked.count(small_log(items=20).before(CUT))
     log = small_log(items=30)
     with pytest.raises(ArtefactError, match="scores 20 items; expected the 30 items"):
         model.predict(log, queries_of(log), 5)

@@ -1,0 +1,1 @@
+"""Rows that are language models, tuned otherwise than CoNRec."""

@@ -1,0 +1,69 @@
+"""A tuned language model over semantic IDs as a row of the table: it answers as CoNRec does, over the same trie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from conrec.arrays import Array
+from conrec.baselines.registry import context_of
+from conrec.llm.backbone import Backbone
+from conrec.llm.recommender import GenerativeRecommender
+from conrec.logs.log import Log
+from conrec.recommender import Queries, Ranking
+from conrec.workspace import Workspace
+
+__all__ = ["TunedModel"]
+
+_Tuned = TypeVar("_Tuned", bound="TunedModel")
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A row that is a backbone with CoNRec's prompts and trie, tuned in its own way.
+
+    Attributes:
+        recommender: what answers.
+        curve: series of the training by name, each of [step, value] pairs.
+    """
+
+    recommender: GenerativeRecommender
+    curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """Learned numbers of the backbone."""
+        return sum(one.numel() for one in self.recommender.backbone.model.parameters())
+
+    def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
+        """See `conrec.llm.recommender.GenerativeRecommender.predict`."""
+        return self.recommender.predict(log, queries, k, history_eligible=history_eligible)
+
+    def score(self, log: Log, queries: Queries, candidates: Array) -> Array:
+        """See `conrec.llm.recommender.GenerativeRecommender.score`."""
+        return self.recommender.score(log, queries, candidates)
+
+    def save(self, folder: Path) -> None:
+        """Write the backbone into ``folder``."""
+        self.recommender.backbone.save(folder)
+
+    @classmethod
+    def load(cls: type[_Tuned], folder: Path, space: Workspace, name: str) -> _Tuned:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtefactError: a file is missing or damaged.
+        """
+        return cls.of(space, space.backbone_in(folder), name)
+
+    @classmethod
+    def of(
+        cls: type[_Tuned],
+        space: Workspace,
+        backbone: Backbone,
+        name: str,
+        curve: dict[str, list[list[int | float]]] | None = None,
+    ) -> _Tuned:
+        """A row from its tuned backbone."""
+        return cls(space.generative(backbone, context_of(name, space.config)), curve or {})

@@ -1,0 +1,1 @@
+"""What networks over histories share: histories as tensors, batches, blocks, losses, the training loop."""

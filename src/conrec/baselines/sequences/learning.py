@@ -1,0 +1,125 @@
+"""The training loop of the rows that are trained in epochs: AdamW, early stop on validation FHR@20, best state kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from conrec.evaluation.metrics import fhr
+from conrec.llm.sft import TrainingError
+from conrec.progress import meter
+from conrec.recommender import Recommender
+from conrec.settings.baselines.base import TrainingSettings
+from conrec.workspace import Workspace
+
+__all__ = ["VALIDATION_K", "Curve", "frozen", "learn", "parameter_count", "seeded", "validation_fhr"]
+
+VALIDATION_K = 20
+Curve = dict[str, list[list[int | float]]]
+"""Series by name, each of [epoch, value] pairs."""
+_Network = TypeVar("_Network", bound=nn.Module)
+_Batch = TypeVar("_Batch")
+
+
+def learn(
+    network: _Network,
+    batches: Callable[[int], Sequence[_Batch]],
+    loss_of: Callable[[_Batch], Float[Tensor, ""]],
+    positions: Callable[[_Batch], int],
+    settings: TrainingSettings,
+    evaluate: Callable[[_Network], float | None],
+    title: str,
+) -> tuple[_Network, Curve]:
+    """Train until validation stops improving, and return the best state, frozen.
+
+    Batches of long stretches hold more positions than others: each loss is a sum over a common divisor, the mean
+    number of positions of the epoch's batches, so that every position of the training period weighs the same.
+
+    Whatever is drawn at random comes from torch's global generator (inside `seeded`) and from ``batches``.
+
+    Args:
+        network: trained in place.
+        batches: the batches of an epoch, counted from 1.
+        loss_of: the loss of a batch, summed over its positions.
+        positions: of a batch, how many its loss is summed over.
+        settings: the schedule.
+        evaluate: validation FHR@20 of a frozen state; None where there are no validation anchors, and then the state of
+            the last epoch is kept.
+        title: of the progress bar.
+
+    Returns:
+        The best state (see `frozen`) and the series "loss" (mean over positions) and "validation_fhr@20".
+
+    Raises:
+        TrainingError: the loss of an epoch is not finite.
+    """
+    name = f"validation_fhr@{VALIDATION_K}"
+    curve: Curve = {"loss": [], name: []}
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
+    )
+    best, best_value, best_epoch = frozen(network), -math.inf, 0
+    with meter(title, settings.epochs) as step:
+        for epoch in range(1, settings.epochs + 1):
+            network.train()
+            todo = batches(epoch)
+            count = sum(positions(batch) for batch in todo)
+            total = 0.0
+            for batch in todo:
+                loss = loss_of(batch)
+                optimizer.zero_grad()
+                (loss * (len(todo) / count)).backward()
+                optimizer.step()
+                total += float(loss.detach())
+            if not math.isfinite(total):
+                raise TrainingError(
+                    f"{title}: the loss of epoch {epoch} is {total}",
+                    where="training",
+                    mend="A lower learning_rate usually helps.",
+                )
+            curve["loss"].append([epoch, total / count])
+            state = frozen(network)
+            value = evaluate(state)
+            if value is not None:
+                curve[name].append([epoch, value])
+            if value is None or value > best_value:
+                best, best_value, best_epoch = state, value or 0.0, epoch
+            step(note=f"loss {total / count:.3f}" + ("" if value is None else f", validation FHR {value:.3f}"))
+            if epoch - best_epoch >= settings.patience:
+                break
+    return best, curve
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global generator from a seed; what it was before comes back behind the block."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def frozen(network: _Network) -> _Network:
+    """A copy for answering: double precision, no dropout, no gradients."""
+    return copy.deepcopy(network).double().eval().requires_grad_(False)
+
+
+def validation_fhr(model: Recommender, space: Workspace) -> float | None:
+    """FHR@20 on the anchors of the validation period (all of them); None where there are none."""
+    anchors = space.prepared.anchors.of_split("validation")
+    if len(anchors) == 0:
+        return None
+    eligible = space.config.protocol.history_eligible
+    top = model.predict(space.prepared.log, anchors.queries, VALIDATION_K, history_eligible=eligible).item
+    return float(fhr(top, anchors.future_negatives).mean())
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Learned numbers of a network."""
+    return sum(one.numel() for one in network.parameters())

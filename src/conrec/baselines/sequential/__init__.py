@@ -1,0 +1,1 @@
+"""Rows that read the dislikes of a user as a sequence."""

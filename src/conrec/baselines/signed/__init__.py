@@ -1,0 +1,1 @@
+"""Rows that read likes and dislikes, each for what it is."""

@@ -1,0 +1,1 @@
+"""Rows that count and look up neighbours: nothing is trained by gradients."""
