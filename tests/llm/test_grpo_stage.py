@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
+from conrec.arrays import Ragged
 from conrec.config import GrpoConfig, GrpoStageConfig
 from conrec.items.eligible import EligibleTrie
 from conrec.llm import grpo_stage
@@ -17,6 +18,7 @@ from conrec.llm.curriculum import blocked_items
 from conrec.llm.grpo import judge
 from conrec.llm.grpo_stage import mean_reward, rollout_seeds, train_stage, train_step
 from conrec.llm.policy import log_probabilities
+from conrec.llm.rewards import HitRankReward
 from conrec.llm.rollouts import sample
 from conrec.seeds import derive
 from tests.llm.plain import plain_log_probabilities
@@ -345,3 +347,52 @@ def test_the_mean_reward_does_not_depend_on_the_batch(backbone, stage, samples):
 def test_seeds_hang_on_the_place_alone():
     places = np.asarray([5, 0, 7])
     assert rollout_seeds(1, "rollout", places).tolist() == [derive(1, "rollout", place) for place in (5, 0, 7)]
+
+
+def test_a_stage_keeps_the_best_state_where_it_is_asked(backbone, reference, stage, samples):
+    """Also that before the first step."""
+    config = GrpoConfig(group_size=4, batch_size=8, rollouts="beams", learning_rate=1e-2, evaluations=3)
+    for values, best in (([0.1, 0.7, 0.3], 1), ([0.9, 0.7, 0.3], 0)):
+        policy, states, given = backbone.clone(), [], iter(values)
+
+        def evaluate(policy=policy, states=states, given=given):
+            states.append(weights(policy))
+            return next(given)
+
+        stage_config = GrpoStageConfig(context="both", samples=24)
+        curve = train_stage(
+            policy,
+            reference,
+            stage,
+            samples,
+            samples.select(np.arange(0)),
+            config,
+            stage_config,
+            0,
+            "",
+            evaluate=evaluate,
+        )
+        assert [value for _, value in curve.series["validation_fhr@20"]] == values
+        assert "validation_reward" not in curve.series
+        assert torch.equal(weights(policy), states[best])
+        assert not torch.equal(states[0], states[2])
+
+
+def test_hits_are_learned_from_beams(backbone, stage, samples):
+    """Plain GRPO on hits and ranks: the next items become likelier."""
+    stage.reward = HitRankReward(stage.trie)
+    following = replace(samples, gts=Ragged.from_rows([row[:1] for row in samples.gts]))
+    config = GrpoConfig(group_size=24, batch_size=4, rollouts="beams", learning_rate=3e-3)
+    before = mean_log_probability(backbone, stage, following)
+    none = following.select(np.arange(0))
+    stage_config = GrpoStageConfig(context="both", kl_weight=1e-3, samples=24)
+    train_stage(backbone, backbone.clone(), stage, following, none, config, stage_config, 0, "")
+    assert mean_log_probability(backbone, stage, following) > before + 0.3
+
+
+@torch.no_grad()
+def mean_log_probability(backbone, stage, samples):
+    """Of the first wanted item of each sample."""
+    prompts, trie = stage.inputs(samples)
+    wanted = torch.tensor([[int(row[0])] for row in samples.gts])
+    return float(log_probabilities(backbone, prompts, trie, stage.trie.codes[wanted].long()).sum(-1).mean())

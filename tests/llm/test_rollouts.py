@@ -11,7 +11,7 @@ from conrec.errors import ConrecError, DataError
 from conrec.items.eligible import EligibleTrie
 from conrec.items.trie import Trie
 from conrec.llm.policy import log_probabilities
-from conrec.llm.rollouts import sample
+from conrec.llm.rollouts import beams, sample
 from tests.llm.conftest import PROMPTS
 from tests.llm.plain import every_score
 
@@ -124,3 +124,23 @@ def test_padding_changes_no_draw_and_broken_weights_are_said(backbone, trie, blo
     backbone.model.get_decoder().norm.weight.fill_(torch.nan)
     with pytest.raises(ConrecError, match="not finite"):
         sample(backbone, PROMPTS, eligible, 3, SEEDS)
+
+
+@pytest.mark.parametrize("group", [4, 60])
+def test_beams_are_the_most_probable_items_with_their_gradient(backbone, trie, blocked, group):
+    eligible = EligibleTrie(trie, blocked)
+    drawn = beams(backbone, PROMPTS, eligible, group)
+    scores = every_score(backbone, trie, PROMPTS, blocked)
+    for row, free in enumerate((10, 39, 40)):
+        found = drawn.item[row][drawn.item[row] >= 0]
+        assert len(found) == min(group, free)
+        torch.testing.assert_close(
+            drawn.log_probability[row, : len(found)].sum(-1), scores[row, found], atol=1e-4, rtol=0
+        )
+        if group > free:  # nothing is left to choose
+            assert set(found.tolist()) == set(scores[row].topk(free).indices.tolist())
+        torch.testing.assert_close(drawn.weight[row, : len(found)], torch.full((len(found),), 1 / len(found)))
+        assert not drawn.weight[row, len(found) :].any()
+    drawn.log_probability.sum().backward()
+    assert all(one.grad is None or one.grad.isfinite().all() for one in backbone.model.parameters())
+    assert backbone.model.get_input_embeddings().weight.grad.abs().sum() > 0

@@ -18,7 +18,7 @@ from conrec.items.trie import Trie
 from conrec.llm.backbone import Backbone
 from conrec.llm.generation import beam_search
 from conrec.llm.prompts import PromptBuilder
-from conrec.llm.rewards import FutureReward
+from conrec.llm.rewards import FutureReward, Reward
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log
 from conrec.processes import ALONE, Processes
@@ -114,7 +114,7 @@ class Stage:
     log: Log
     prompts: PromptBuilder
     trie: Trie
-    reward: FutureReward
+    reward: Reward
     context: Context
     history_eligible: bool
 
@@ -153,7 +153,13 @@ def clean(
 
     Returns:
         The samples, augmented ones last, and how many were augmented.
+
+    Raises:
+        ConrecError: the stage's reward knows no similarity.
     """
+    if not isinstance(stage.reward, FutureReward):
+        raise ConrecError(f"the reward {type(stage.reward).__name__} knows no similarity", where="cleaning")
+    nearest = stage.reward.nearest
     own = processes.share(np.arange(len(samples)))
     found: dict[int, list[int]] = {}
     backbone.model.eval()
@@ -163,7 +169,7 @@ def clean(
             batch = samples.select(rows)
             prompts, trie = stage.inputs(batch)
             items = beam_search(backbone, prompts, trie, CLEAN_BEAMS, certified=False).item
-            near = stage.reward.nearest(items.clamp(min=0), list(batch.fps)) > similarity
+            near = nearest(items.clamp(min=0), list(batch.fps)) > similarity
             for row, beams, close in zip(rows.tolist(), items.cpu().numpy(), near.cpu().numpy(), strict=True):
                 wanted = stage.trie.first_of(torch.from_numpy(samples.gts[row].astype(np.int64)).to(items.device))
                 offending = np.setdiff1d(beams[close & (beams >= 0)], wanted.cpu().numpy())

@@ -8,6 +8,7 @@ they are divided by the number of contexts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -22,8 +23,8 @@ from conrec.llm.backbone import Backbone
 from conrec.llm.curriculum import RewardSamples, Stage
 from conrec.llm.grpo import Judgement, grpo_loss, judge
 from conrec.llm.policy import log_probabilities
-from conrec.llm.rollouts import Rollouts, sample
-from conrec.llm.sft import Curve, cosine_schedule
+from conrec.llm.rollouts import Rollouts, beams, sample
+from conrec.llm.sft import Best, Curve, cosine_schedule
 from conrec.processes import ALONE, Processes
 from conrec.progress import meter
 from conrec.seeds import derive, generator
@@ -158,14 +159,22 @@ def _draw(
     """The policy's log-probabilities of its rollouts, with gradient, and what they are judged by."""
     prompts, trie = stage.inputs(samples)
     with backbone.autocast():
-        fresh = sample(backbone, prompts, trie, config.group_size, seeds, replacement=config.rollouts == "sample")
+        if config.rollouts == "beams":
+            fresh = beams(backbone, prompts, trie, config.group_size)
+        else:
+            fresh = sample(backbone, prompts, trie, config.group_size, seeds, replacement=config.rollouts == "sample")
     policy = fresh.log_probability
     rollouts = Rollouts(fresh.item, fresh.codes, policy.detach(), fresh.weight)
     with torch.no_grad(), reference.autocast():
         anchor = log_probabilities(reference, prompts, trie, rollouts.codes)
-    rewards = stage.reward(rollouts.item.clamp(min=0), list(samples.gts), list(samples.fps))
-    judgement = judge(rewards, rollouts.weight, config)
+    judgement = judge(_rewards(stage, samples, rollouts), rollouts.weight, config)
     return policy, _Drawn(prompts, trie, rollouts, judgement, anchor)
+
+
+def _rewards(stage: Stage, samples: RewardSamples, rollouts: Rollouts) -> Float[Tensor, "B G"]:
+    """What the stage's reward says about the rollouts."""
+    logs = rollouts.log_probability.detach().sum(-1).masked_fill(rollouts.item < 0, -torch.inf)
+    return stage.reward(rollouts.item.clamp(min=0), list(samples.gts), list(samples.fps), logs)
 
 
 def _described(found: _Drawn) -> Float[Tensor, "B columns"]:
@@ -213,8 +222,7 @@ def mean_reward(
         prompts, trie = stage.inputs(batch)
         with backbone.autocast():
             drawn = sample(backbone, prompts, trie, config.group_size, rollout_seeds(seed, "rollout", rows))
-        rewards = stage.reward(drawn.item.clamp(min=0), list(batch.gts), list(batch.fps))
-        judgement = judge(rewards, drawn.weight, config)
+        judgement = judge(_rewards(stage, batch, drawn), drawn.weight, config)
         table[rows] = torch.stack([judgement.mean, judgement.drawn.double()], dim=1)
     total, present = processes.all_reduce(table).sum(0).tolist()
     return float(total) / max(1.0, float(present))
@@ -231,6 +239,9 @@ def train_stage(
     seed: int,
     description: str,
     processes: Processes = ALONE,
+    *,
+    evaluate: Callable[[], float] | None = None,
+    series: str = "validation_fhr@20",
 ) -> Curve:
     """One stage of GRPO, in place.
 
@@ -244,21 +255,28 @@ def train_stage(
         seed: of order and rollouts.
         description: for the progress bar.
         processes: those that train together; all end with the same weights and the same curve.
+        evaluate: a value to maximise on validation data, asked as often as the reward is; the state of the best value
+            is kept, that before the first step among them. Without it the last state is kept.
+        series: name of that value in the curve.
 
     Returns:
-        The series of `StepRecord` (a point each step) and validation_reward.
+        The series of `StepRecord` (a point each step), validation_reward and the evaluated one.
     """
     order = generator(seed, "order").permutation(len(samples))
     steps = range(0, len(order), config.batch_size)
     optimiser = torch.optim.AdamW(backbone.model.parameters(), lr=config.learning_rate, weight_decay=0.0)
     schedule = cosine_schedule(optimiser, len(steps) * config.updates_per_rollout)
     curve = Curve()
-    checks = _evenly(len(steps), config.evaluations) if len(validation) else set()
+    checks, best = _evenly(len(steps), config.evaluations), Best()
 
     def check(step: int) -> None:
-        if step in checks:
+        if step in checks and len(validation):
             value = mean_reward(backbone, stage, validation, config, derive(seed, "validation"), processes)
             curve.add("validation_reward", step, value)
+        if step in checks and evaluate is not None:
+            value = evaluate()
+            curve.add(series, step, value)
+            best.offer(backbone.model, value)
 
     backbone.model.eval()  # no dropout: rollout and update see the same policy
     check(0)
@@ -281,6 +299,7 @@ def train_stage(
                 curve.add(name, step, getattr(record, name))
             check(step)
             tick(note=f"reward {record.reward:.3f}")
+    best.restore(backbone.model)
     return curve
 
 

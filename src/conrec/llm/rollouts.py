@@ -1,6 +1,6 @@
-"""Rollouts: items drawn from the policy on the token tree, with replacement or without.
+"""Rollouts: items drawn from the policy on the token tree, with replacement or without, or its most probable ones.
 
-Both run with gradient where it is enabled, so that one pass of the model is the rollout and the policy at once.
+The draws run with gradient where it is enabled, so that one pass of the model is the rollout and the policy at once.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from conrec.errors import DataError
 from conrec.items.eligible import EligibleTrie
 from conrec.llm.backbone import Backbone
 from conrec.llm.chance import gumbel, uniform
-from conrec.llm.policy import distinct, next_codes, read
+from conrec.llm.generation import beam_search
+from conrec.llm.policy import distinct, log_probabilities, next_codes, read
 from conrec.llm.tree import Padding, TokenTree
 
-__all__ = ["Rollouts", "sample"]
+__all__ = ["Rollouts", "beams", "sample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,23 @@ def sample(
         )
     draw = _with_replacement if replacement else _without_replacement
     return draw(backbone, read(backbone, prompts, trie, padding), trie, group, seeds.to(backbone.device))
+
+
+def beams(backbone: Backbone, prompts: Sequence[Sequence[int]], trie: EligibleTrie, group: int) -> Rollouts:
+    """The items that plain beam search finds, each with the weight 1 / G: they are no draws from the policy.
+
+    That is how MiniOneRec (arXiv 2510.24431) takes its rollouts: they are distinct, and the hardest mistakes are among
+    them. The beams are read once more for their log-probabilities, with gradient where it is enabled.
+
+    Args:
+        backbone, prompts, trie, group: as in `sample`.
+    """
+    item = beam_search(backbone, prompts, trie, group, certified=False).item
+    found = item >= 0
+    codes = trie.trie.codes[item.clamp(min=0)].long()
+    logs = log_probabilities(backbone, prompts, trie, codes)
+    weight = found.float() / found.sum(1, keepdim=True).clamp(min=1)
+    return _where_found(item, codes, logs, weight)
 
 
 def _with_replacement(backbone: Backbone, tree: TokenTree, trie: EligibleTrie, group: int, seeds: Tensor) -> Rollouts:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from conrec.llm.prompts import Stretch
 from conrec.progress import meter
 from conrec.seeds import derive
 
-__all__ = ["Curve", "TrainingError", "cosine_schedule", "train_supervised"]
+__all__ = ["Best", "Curve", "TrainingError", "cosine_schedule", "train_supervised"]
 
 WARM_UP = 0.05
 """Share of the steps over which the learning rate rises from 0."""
@@ -47,6 +47,42 @@ class Curve:
             )
         self.series.setdefault(name, []).append((step, value))
 
+    def lists(self) -> dict[str, list[list[int | float]]]:
+        """The same with lists for pairs, as JSON gives it back."""
+        return {name: [list(point) for point in points] for name, points in self.series.items()}
+
+
+@dataclass
+class Best:
+    """The state of a model that had the best value so far; of equal ones the first.
+
+    Attributes:
+        value: that value.
+        state: a copy of its weights, None before the first offer.
+    """
+
+    value: float = -math.inf
+    state: dict[str, Any] | None = None
+
+    def offer(self, model: torch.nn.Module, value: float) -> None:
+        """The model as it is now has this value."""
+        if self.state is None or value > self.value:
+            self.value, self.state = value, copy.deepcopy(model.state_dict())
+
+    def restore(self, model: torch.nn.Module) -> None:
+        """Put the best state back; the model stays as it is where nothing was offered."""
+        if self.state is not None:
+            model.load_state_dict(self.state)
+
+
+@runtime_checkable
+class Sample(Protocol):
+    """Whatever can be trained on: batches are of samples with a similar number of tokens."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Tokens, those of all samples of a batch being read together."""
+
 
 def cosine_schedule(optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
     """Linear warm-up over the first steps, then a cosine down to a tenth."""
@@ -62,7 +98,7 @@ def cosine_schedule(optimiser: torch.optim.Optimizer, steps: int) -> torch.optim
 
 def train_supervised(
     backbone: Backbone,
-    stretches: Sequence[Stretch],
+    stretches: Sequence[Sample],
     *,
     epochs: int,
     batch_size: int,
@@ -72,6 +108,7 @@ def train_supervised(
     evaluations: int = 0,
     evaluate: Callable[[], float] | None = None,
     series: str = "validation_fhr@20",
+    loss_of: Callable[[Backbone, Sequence[Any]], Tensor] | None = None,
 ) -> Curve:
     """Minimise the cross-entropy of the target tokens, in place.
 
@@ -84,6 +121,7 @@ def train_supervised(
         evaluations: how often ``evaluate`` is called, evenly spaced; the state of the best value is kept.
         evaluate: a value to maximise on validation data.
         series: name of that value in the curve.
+        loss_of: another loss of a batch, for samples that are no `Stretch`.
 
     Returns:
         The series "loss" (mean of each step) and the evaluated one.
@@ -96,14 +134,15 @@ def train_supervised(
     plan = [batch for _ in range(epochs) for batch in _batches(stretches, batch_size, rng)]
     schedule = cosine_schedule(optimiser, len(plan))
     curve = Curve()
-    best: tuple[float, dict[str, Any]] | None = None
+    best = Best()
+    measured: Callable[[Backbone, Sequence[Any]], Tensor] = loss_of or _loss
     checks = {round(len(plan) * (one + 1) / evaluations) for one in range(evaluations)} if evaluate else set()
     devices = [backbone.device] if backbone.device.type == "cuda" else []
     with meter(description, len(plan)) as tick, torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive(seed, "dropout"))
         for step, batch in enumerate(plan, start=1):
             model.train()
-            loss = _loss(backbone, [stretches[row] for row in batch])
+            loss = measured(backbone, [stretches[row] for row in batch])
             curve.add("loss", step, loss.item())
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -114,16 +153,14 @@ def train_supervised(
                 model.eval()
                 value = evaluate()
                 curve.add(series, step, value)
-                if best is None or value > best[0]:
-                    best = (value, copy.deepcopy(model.state_dict()))
+                best.offer(model, value)
             tick(note=f"loss {loss.item():.3f}")
-    if best is not None:
-        model.load_state_dict(best[1])
+    best.restore(model)
     model.eval()
     return curve
 
 
-def _batches(stretches: Sequence[Stretch], batch_size: int, rng: np.random.Generator) -> list[list[int]]:
+def _batches(stretches: Sequence[Sample], batch_size: int, rng: np.random.Generator) -> list[list[int]]:
     """One epoch: random batches of stretches of similar length, in random order."""
     order = rng.permutation(len(stretches))
     batches: list[list[int]] = []

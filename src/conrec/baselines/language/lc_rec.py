@@ -2,9 +2,9 @@
 
 It starts from the same translation stage as CoNRec and is then tuned on next items, translations and the paper's other
 alignment tasks together (`conrec.baselines.language.alignment`). Departures: a stretch of history trains all of its
-next items at once; one wording of each task, where the paper draws among up to nineteen; the tasks whose texts the paper
-lets GPT write are made from descriptions and categories; where no item has a title, the tasks with titles are left out.
-Two rows of CoNRec's Table 1:
+next items at once; each task has one wording, where the paper draws among up to nineteen; the tasks whose texts the
+paper lets GPT write are made from descriptions and categories; where no item has a title, tasks with titles are left
+out. Two rows of CoNRec's Table 1:
 
 * on negatives only: histories of dislikes, the next dislike is the target;
 * on negatives and positives: histories of both signs, the next item of either sign is a target; at
