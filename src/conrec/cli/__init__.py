@@ -14,6 +14,7 @@ from rich.table import Table
 
 from conrec import __version__
 from conrec.artefacts import disk_full, read_json
+from conrec.cli.baselines import baselines_app
 from conrec.cli.data import data_app
 from conrec.cli.filtering import filter_app
 from conrec.cli.items import items_app
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(serve)
 app.add_typer(data_app, name="data")
+app.add_typer(baselines_app, name="baselines")
 app.add_typer(filter_app, name="filter")
 app.add_typer(items_app, name="items")
 
@@ -46,6 +48,7 @@ EXTRA_OF = {
     "transformers": "train",
     "tokenizers": "train",
     "sentence_transformers": "encode",
+    "optuna": "search",
     "jinja2": "report",
     "matplotlib": "report",
     "fastapi": "serve",

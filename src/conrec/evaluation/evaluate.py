@@ -30,7 +30,7 @@ from conrec.protocol import Periods
 from conrec.recommender import Ranking
 from conrec.rows import BASELINES, REFERENCE, in_order
 
-__all__ = ["RunData", "evaluate", "read_run_data"]
+__all__ = ["Answered", "RunData", "answers_on_test", "evaluate", "read_run_data"]
 
 Metrics = dict[str, dict[str, dict[str, float | int]]]
 """``{MODEL: {METRIC: {"value", "low", "high", "anchors"}}}``."""
@@ -49,6 +49,23 @@ class RunData:
     log: Log
     anchors: Anchors
     periods: Periods
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What models answered on the anchors of the test period, as one value an anchor.
+
+    Attributes:
+        user_ids: str [users], those that `anchors` counts.
+        anchors: of the test period.
+        values: float64 [anchors] by model and metric, see `conrec.evaluation.metrics.anchor_values`.
+        top: int32 [anchors, ranks] by model, -1 for none; models without predictions are not there.
+    """
+
+    user_ids: tuple[str, ...]
+    anchors: Anchors
+    values: Mapping[str, Mapping[str, Array]]
+    top: Mapping[str, Array]
 
 
 def read_run_data(run_folder: Path) -> RunData:
@@ -81,6 +98,32 @@ def read_run_data(run_folder: Path) -> RunData:
     return RunData(log, anchors, periods)
 
 
+def answers_on_test(run_folder: Path, config: Config, models: Sequence[str]) -> Answered:
+    """Read and check the answer files of some models of a run.
+
+    Raises:
+        ArtefactError: a file is missing, damaged or incomplete, named with the row; or there are no test anchors.
+    """
+    data = read_run_data(run_folder)
+    test = data.anchors.of_split("test")
+    if len(test) == 0:
+        raise ArtefactError(
+            "holds no test anchors",
+            where=str(run_folder / "data" / "anchors.parquet"),
+            mend="Nobody with a history disliked anything in the test period: the log is too short to evaluate on.",
+        )
+    item_negatives = data.log.before(data.periods.validation).negative_counts()[1]
+    values: dict[str, Mapping[str, Array]] = {}
+    tops: dict[str, Array] = {}
+    for model in models:
+        ranking, scores = _answers(run_folder, model, data, test, config)
+        top = None if ranking is None else ranking.item
+        values[model] = anchor_values(test, top, scores, item_negatives, config.evaluation.top_k)
+        if top is not None:
+            tops[model] = top
+    return Answered(data.log.user_ids, test, values, tops)
+
+
 def evaluate(run_folder: Path, config: Config) -> Metrics:
     """Compute, write and return the metrics of all models whose files a run holds.
 
@@ -99,34 +142,20 @@ def evaluate(run_folder: Path, config: Config) -> Metrics:
     Raises:
         ArtefactError: a file is missing, damaged or incomplete, named with the row; or there is nothing to evaluate.
     """
-    data = read_run_data(run_folder)
-    test = data.anchors.of_split("test")
-    if len(test) == 0:
-        raise ArtefactError(
-            "holds no test anchors",
-            where=str(run_folder / "data" / "anchors.parquet"),
-            mend="Nobody with a history disliked anything in the test period: the log is too short to evaluate on.",
-        )
-    models = _models(run_folder, config)
-    item_negatives = data.log.before(data.periods.validation).negative_counts()[1]
+    answers = answers_on_test(run_folder, config, _models(run_folder, config))
     top_k = config.evaluation.top_k
-    bootstrap = Bootstrap.over(test.user, config.evaluation.bootstraps, config.run.seed)
-    per_anchor: dict[str, Mapping[str, Array]] = {}
+    bootstrap = Bootstrap.over(answers.anchors.user, config.evaluation.bootstraps, config.run.seed)
     metrics: Metrics = {}
-    for model in models:
-        ranking, scores = _answers(run_folder, model, data, test, config)
-        top = None if ranking is None else ranking.item
-        per_anchor[model] = anchor_values(test, top, scores, item_negatives, top_k)
-        figures = bootstrap.figures(np.stack(list(per_anchor[model].values()), axis=1))
+    for model, values in answers.values.items():
+        figures = bootstrap.figures(np.stack(list(values.values()), axis=1))
         metrics[model] = {
-            name: figure.to_json()
-            for name, figure in zip(per_anchor[model], figures, strict=True)
-            if figure is not None
+            name: figure.to_json() for name, figure in zip(values, figures, strict=True) if figure is not None
         }
-        if top is not None:
-            metrics[model][f"distinct_items@{top_k}"] = distinct_items(top[:, :top_k], bootstrap).to_json()
+        if model in answers.top:
+            distinct = distinct_items(answers.top[model][:, :top_k], bootstrap)
+            metrics[model][f"distinct_items@{top_k}"] = distinct.to_json()
     write_json(run_folder / "results" / "metrics.json", metrics)
-    write_json(run_folder / "results" / "comparisons.json", _comparisons(per_anchor, metrics, bootstrap))
+    write_json(run_folder / "results" / "comparisons.json", _comparisons(answers.values, metrics, bootstrap))
     return metrics
 
 

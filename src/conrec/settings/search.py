@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from conrec.settings.base import Positive, Settings
 
-__all__ = ["ChosenConfig", "SearchConfig", "Value"]
-
-Value = bool | int | float | str | tuple[int | float | str, ...] | None
-"""What a field of a baseline's section may hold."""
+__all__ = ["ChosenConfig", "SearchConfig"]
 
 
 class ChosenConfig(Settings):
@@ -21,7 +20,7 @@ class ChosenConfig(Settings):
     """Settings that were tried."""
     validation_fhr: float = Field(ge=0, le=1)
     """FHR@K of the chosen ones on the validation anchors."""
-    settings: dict[str, Value] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
     """Fields of the row's section, as chosen. A record: what a run trains with stands in the section itself."""
 
 
