@@ -150,7 +150,7 @@ def said_of(space: Workspace) -> Array | None:
     A row of zeros stays one. None where they do not tell items of the training period apart.
     """
     rows = space.embeddings.astype(np.float64)
-    known = rows.any(axis=1)
+    known = np.asarray(rows.any(axis=1))
     learned = rows[known & space.trained_items]
     if len(learned) == 0 or np.ptp(learned, axis=0).max() < 1e-6:
         return None

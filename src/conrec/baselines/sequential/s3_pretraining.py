@@ -32,7 +32,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from conrec.arrays import Array, Ragged
-from conrec.baselines.sequences.blocks import initialise
+from conrec.baselines.sequences.blocks import Block, initialise
 from conrec.baselines.sequences.histories import padded
 from conrec.baselines.sequences.learning import Curve, learn
 from conrec.baselines.sequences.losses import full_softmax
@@ -121,8 +121,9 @@ class Pretraining(nn.Module):
         self.bias = nn.Parameter(torch.zeros(encoder.n_items))
         initialise(self)
         self.encoder = encoder
-        for block in encoder.blocks:
-            block.causal = False
+        for block in encoder.modules():
+            if isinstance(block, Block):
+                block.causal = False
 
     def losses(self, batch: Corrupted) -> dict[str, tuple[Float[Tensor, ""], int]]:
         """Of each task the summed loss and the number of what it is summed over: items, and sequences for SP."""
