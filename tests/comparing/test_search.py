@@ -1,0 +1,211 @@
+"""The search: what it may see, what it writes, and what it does with trials that fail and rows that cannot run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from conrec.comparing import search as searching
+from conrec.comparing import trials as trying
+from conrec.comparing.grids import Grid
+from conrec.comparing.journal import Journal, Trial, read_journal
+from conrec.comparing.origin import origin
+from conrec.comparing.search import search
+from conrec.comparing.trials import Trials, without_test
+from conrec.config import Config, load_config
+from conrec.errors import ArtefactError, ConfigError, MissingExtraError, NotApplicableError
+from conrec.logs.log import Log
+from tests.comparing.small import write_small
+
+GRID = Grid("", {}, {})
+
+
+@pytest.fixture(scope="module")
+def config(ml100k, tmp_path_factory):
+    return load_config(file=write_small(ml100k, tmp_path_factory.mktemp("log")))
+
+
+@pytest.fixture(scope="module")
+def folder(config, tmp_path_factory):
+    """A search of two rows; later tests add to it."""
+    folder = tmp_path_factory.mktemp("search")
+    search(config, ("live-popularity", "sasrec"), folder, 3)
+    return folder
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """Replace the fitting of every row by a function of (space, row); other tests see the real ones."""
+
+    def put(fit):
+        class Row:
+            @classmethod
+            def fit(cls, space, row):
+                return fit(space, row)
+
+        monkeypatch.setattr(trying, "baseline_class", lambda row: Row)
+
+    return put
+
+
+def trials_in(folder, row):
+    return json.loads((folder / f"{row}.json").read_text())["trials"]
+
+
+def test_the_test_period_is_not_there_to_be_seen(prepared_ml100k):
+    shown = without_test(prepared_ml100k)
+    assert (shown.log.timestamp < prepared_ml100k.periods.test).all()
+    assert len(shown.log) == (prepared_ml100k.log.timestamp < prepared_ml100k.periods.test).sum()
+    assert set(np.unique(shown.anchors.split)) == {0, 1}
+    assert shown.log.n_items == prepared_ml100k.log.n_items
+
+
+def test_another_test_period_changes_no_trial(config, folder, fitted, monkeypatch):
+    trials = Trials.on(folder / "run", config)
+    plain = [trials.run(config, row, GRID, {}).value for row in ("live-popularity", "sasrec")]
+    read = trying.read_prepared
+
+    def altered(run):
+        found = read(run)
+        log, late = found.log, found.log.timestamp >= found.periods.test
+        item = np.where(late, log.item[::-1], log.item)
+        feedback = np.where(late, -1, log.feedback)
+        other = Log.from_columns(log.user_ids, log.item_ids, log.user, item, log.timestamp, feedback)
+        return replace(found, log=other)
+
+    monkeypatch.setattr(trying, "read_prepared", altered)
+    trials = Trials.on(folder / "run", config)
+    assert [trials.run(config, row, GRID, {}).value for row in ("live-popularity", "sasrec")] == plain
+
+
+def test_judged_anchors_are_a_seeded_sample_of_the_validation_period(config, folder):
+    every = Trials.on(folder / "run", config).judged
+    few = config.model_copy(update={"search": config.search.model_copy(update={"anchors": 5})})
+    some = Trials.on(folder / "run", few).judged
+    assert len(some) == 5 < len(every)
+    assert (some.anchor_id == Trials.on(folder / "run", few).judged.anchor_id).all()
+    assert set(some.anchor_id) < set(every.anchor_id)
+    assert (every.split == 1).all()
+
+
+def test_the_choice_is_a_configuration_that_says_where_it_comes_from(config, folder):
+    chosen = load_config(file=folder / "chosen.toml")
+    for row, section in (("sasrec", chosen.baselines.sasrec), ("live-popularity", chosen.baselines.popularity)):
+        tried = trials_in(folder, row)
+        assert len(tried) == 3
+        best = max(tried, key=lambda one: one["value"])
+        assert {name: getattr(section, name) for name in best["settings"]} == best["settings"]
+        record = chosen.search.chosen[row]
+        assert (record.trials, record.data, record.validation_fhr) == (3, "table", best["value"])
+        assert record.settings == best["settings"]
+    assert chosen.baselines.sasrec.epochs == 2  # as configured
+    assert chosen.data == config.data
+    assert chosen.baselines.rows == Config().baselines.rows
+    assert origin(chosen, "live-popularity") == "search, 3 trials on table"
+    assert origin(chosen, "sasrec") == "search, 3 trials on table; epochs = 2"
+    assert origin(Config(), "sasrec") == "defaults"
+    assert origin(chosen, "conrec-sft") == origin(chosen, "most-disliked") == ""
+
+
+def test_settings_changed_after_a_search_are_not_called_searched(folder):
+    values = trials_in(folder, "live-popularity")[0]["settings"]
+    by_hand = load_config(
+        file=folder / "chosen.toml", overrides={"baselines": {"popularity": {"days": values["days"] + 1}}}
+    )
+    assert origin(by_hand, "live-popularity").startswith(f"days = {values['days'] + 1}")
+
+
+def test_a_larger_budget_adds_to_what_was_tried(config, folder):
+    before = trials_in(folder, "live-popularity")
+    found = search(config, ("live-popularity",), folder, 50)
+    after = trials_in(folder, "live-popularity")
+    assert after[:3] == before
+    assert len(after) == 9  # the whole grid
+    assert found.to_json()["rows"]["live-popularity"]["best"] == max(one["value"] for one in after)
+    assert "sasrec" in load_config(file=folder / "chosen.toml").search.chosen
+    words = [row[:3] for row in found.listing().rows]
+    assert words[0][:2] == ("live-popularity", "9")
+    assert words[0][2].startswith("days = ")
+
+
+def test_other_settings_are_refused_and_nothing_is_lost(config, folder):
+    before = (folder / "sasrec.json").read_bytes()
+    sasrec = config.baselines.sasrec.model_copy(update={"epochs": 3})
+    other = config.model_copy(update={"baselines": config.baselines.model_copy(update={"sasrec": sasrec})})
+    with pytest.raises(ArtefactError, match=r"sasrec\.json: its trials are of other settings"):
+        search(other, ("sasrec",), folder, 3)
+    assert (folder / "sasrec.json").read_bytes() == before
+
+
+def test_a_trial_that_fails_is_written_down_and_the_search_goes_on(config, folder, fitted):
+    real = trying.baseline_class("sasrec")
+    calls = []
+
+    def fit(space, row):
+        calls.append(row)
+        if len(calls) == 1:
+            raise FloatingPointError("the loss is not a number")
+        return real.fit(space, row)
+
+    fitted(fit)
+    (folder / "sasrec.json").unlink()
+    row = search(config, ("sasrec",), folder, 3).to_json()["rows"]["sasrec"]
+    assert (row["trials"], row["failed"], row["configured"]) == (3, 1, None)
+    assert row["best"] > 0
+    assert trials_in(folder, "sasrec")[0]["error"] == "FloatingPointError: the loss is not a number"
+
+
+def test_a_row_that_the_log_does_not_allow_is_said_and_not_tried_again(config, folder, fitted):
+    calls = []
+
+    def fit(space, row):
+        calls.append(row)
+        raise NotApplicableError("no item has a title")
+
+    fitted(fit)
+    for _ in range(2):
+        found = search(config, ("sasrec-gbce",), folder, 3)
+        assert found.to_json()["rows"]["sasrec-gbce"]["not_applicable"] == "no item has a title."
+        assert found.listing().rows[0][2] == "no item has a title."
+    assert len(calls) == 1
+    assert "sasrec-gbce" not in load_config(file=folder / "chosen.toml").search.chosen
+
+
+@pytest.mark.parametrize("error", [MissingExtraError("x", "train"), OSError(28, "No space left on device")])
+def test_what_the_user_can_mend_is_no_failed_trial(config, folder, fitted, error):
+    def fit(space, row):
+        raise error
+
+    fitted(fit)
+    with pytest.raises(type(error)):
+        search(config, ("sasrec-sampled",), folder, 3)
+    assert not (folder / "sasrec-sampled.json").exists()
+
+
+def test_the_first_of_equal_trials_is_chosen():
+    journal = Journal("row", {}, [Trial({"a": 1}, None), Trial({"a": 2}, 0.5), Trial({"a": 3}, 0.5), Trial({}, 0.7)])
+    best = journal.best(3)
+    assert best is not None
+    assert best.settings == {"a": 2}
+    assert journal.best(1) is None
+
+
+def test_a_damaged_journal_is_named(tmp_path):
+    path = tmp_path / "ease.json"
+    for text in ("{", "{}", '{"trials": 3}'):
+        path.write_text(text)
+        with pytest.raises(ArtefactError, match=r"ease\.json"):
+            read_journal(path, "ease", {})
+
+
+def test_bad_input(config, folder, monkeypatch):
+    with pytest.raises(ConfigError, match=r"no row 'sasrek'\. Did you mean 'sasrec'"):
+        search(config, ("sasrek",), folder, 3)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.setattr(searching, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"conrec\[search\]"):
+        search(config, ("sasrec",), folder, 3)
