@@ -53,9 +53,11 @@ held_out = 60
 epochs = 1
 evaluations = 2
 
-[baselines.lc_rec]
-negatives_epochs = 1
-both_epochs = 1
+[baselines.lc_rec_negatives]
+epochs = 1
+
+[baselines.lc_rec_both]
+epochs = 1
 
 [baselines.sasrec]
 epochs = 2

@@ -119,10 +119,16 @@ LANGUAGE = ("backbone", "prompts", "prediction")
 _ENTRIES = (
     Entry("most-disliked", "simple.popularity:MostDisliked"),
     Entry("live-popularity", "simple.popularity:LivePopularity", ("baselines.popularity",)),
-    Entry("category-rule", "simple.category_rule:CategoryRule", ("baselines.category_rule",), needs=("categories",)),
+    Entry(
+        "category-rule", "simple.category_rule:CategoryRule", ("baselines.category_rule", "baselines.popularity"),
+        needs=("categories",),
+    ),
     Entry("nearest-item", "simple.nearest_item:NearestItem", ("baselines.nearest_item",), needs=("embeddings",)),
-    Entry("item-knn-negatives", "simple.item_knn:ItemKnn", ("baselines.item_knn",), source="WWW 2001, Sarwar et al."),
-    Entry("item-knn-all", "simple.item_knn:ItemKnn", ("baselines.item_knn",), source="WWW 2001, Sarwar et al."),
+    Entry(
+        "item-knn-negatives", "simple.item_knn:ItemKnn", ("baselines.item_knn_negatives",),
+        source="WWW 2001, Sarwar et al.",
+    ),
+    Entry("item-knn-all", "simple.item_knn:ItemKnn", ("baselines.item_knn_all",), source="WWW 2001, Sarwar et al."),
     Entry("user-knn", "simple.user_knn:UserKnn", ("baselines.user_knn",), source="SIGIR 1999, Herlocker et al."),
     Entry("ease", "simple.ease:Ease", ("baselines.ease",), source="arXiv 1905.03375"),
     Entry("caser", "sequential.caser:Caser", ("baselines.caser",), source="arXiv 1809.07426"),
@@ -154,11 +160,11 @@ _ENTRIES = (
         "arXiv 2305.07001", ("titles",),
     ),
     Entry(
-        "lc-rec-negatives", "language.lc_rec:LcRec", ("baselines.lc_rec", "sft", *LANGUAGE), TRANSLATION,
+        "lc-rec-negatives", "language.lc_rec:LcRec", ("baselines.lc_rec_negatives", "sft", *LANGUAGE), TRANSLATION,
         "arXiv 2311.09049", ("semantic IDs",), "negative",
     ),
     Entry(
-        "lc-rec-both", "language.lc_rec:LcRec", ("baselines.lc_rec", "sft", *LANGUAGE), TRANSLATION,
+        "lc-rec-both", "language.lc_rec:LcRec", ("baselines.lc_rec_both", "sft", *LANGUAGE), TRANSLATION,
         "arXiv 2311.09049", ("semantic IDs",), "both",
     ),
     Entry(

@@ -24,13 +24,13 @@ from conrec.llm.samples import history_stretches, translation_stretches
 from conrec.llm.sft import train_supervised
 from conrec.protocol import NEGATIVE, POSITIVE
 from conrec.seeds import generator
+from conrec.settings.baselines.language import LcRecConfig
 from conrec.workspace import Workspace
 
 __all__ = ["SPACE", "LcRec"]
 
 SPACE: dict[str, tuple[float | int, ...]] = {
-    "negatives_epochs": (4, 8, 12),
-    "both_epochs": (2, 3, 5),
+    "epochs": (3, 5, 8, 12),
     "asymmetric_share": (0.0, 0.25, 0.5),
     "intention_share": (0.0, 0.25, 0.5),
 }
@@ -43,12 +43,11 @@ class LcRec(TunedModel):
     @classmethod
     def fit(cls, space: Workspace, name: str) -> LcRec:
         """Tune the backbone of the translation stage, and keep the state with the best validation FHR@20."""
-        settings, sft = space.config.baselines.lc_rec, space.config.sft
+        settings, sft = _settings(space, name), space.config.sft
         backbone = space.backbone(REGISTRY[name].start)
         prompts = space.prompts(backbone)
-        epochs = settings.both_epochs if name == "lc-rec-both" else settings.negatives_epochs
         stretches: list[Stretch] = []
-        for epoch in range(epochs):
+        for epoch in range(settings.epochs):
             rng = generator(space.config.run.seed, name, "pass", epoch)
             stretches += _one_pass(space, prompts, name, rng)
         context = context_of(name, space.config)
@@ -67,6 +66,12 @@ class LcRec(TunedModel):
         return cls.of(space, backbone, name, curve.lists())
 
 
+def _settings(space: Workspace, name: str) -> LcRecConfig:
+    """The section of a row."""
+    found: LcRecConfig = getattr(space.config.baselines, name.replace("-", "_"))
+    return found
+
+
 def _one_pass(space: Workspace, prompts: PromptBuilder, name: str, rng: np.random.Generator) -> list[Stretch]:
     """One pass over the training samples of a row: all sequences, all titles, and some samples of the other tasks.
 
@@ -83,5 +88,5 @@ def _one_pass(space: Workspace, prompts: PromptBuilder, name: str, rng: np.rando
     titles: list[Stretch] = []
     if has_titles(space):
         titles = translation_stretches(prompts, space.titles, np.flatnonzero(space.trained_items))
-    tasks = AlignmentTasks(space, prompts, context, signs, space.config.baselines.lc_rec)
+    tasks = AlignmentTasks(space, prompts, context, signs, _settings(space, name))
     return [*sequences, *titles, *tasks.samples(len(sequences), rng)]

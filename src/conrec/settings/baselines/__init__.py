@@ -9,7 +9,13 @@ from conrec.rows import BASELINES
 from conrec.settings.base import Settings
 from conrec.settings.baselines.features import FdsaConfig, S3RecConfig
 from conrec.settings.baselines.generative import P5CidConfig, TigerConfig
-from conrec.settings.baselines.language import InstructRecConfig, LcRecConfig, MiniOneRecConfig, TallRecConfig
+from conrec.settings.baselines.language import (
+    InstructRecConfig,
+    LcRecBothConfig,
+    LcRecConfig,
+    MiniOneRecConfig,
+    TallRecConfig,
+)
 from conrec.settings.baselines.sequential import (
     Bert4RecConfig,
     CaserConfig,
@@ -20,7 +26,15 @@ from conrec.settings.baselines.sequential import (
     SasrecSampledConfig,
 )
 from conrec.settings.baselines.signed import SignedGraphConfig, SignedSasrecConfig, TwoTowerConfig
-from conrec.settings.baselines.simple import PopularityConfig
+from conrec.settings.baselines.simple import (
+    CategoryRuleConfig,
+    EaseConfig,
+    ItemKnnAllConfig,
+    ItemKnnConfig,
+    NearestItemConfig,
+    PopularityConfig,
+    UserKnnConfig,
+)
 
 __all__ = ["BaselinesConfig"]
 
@@ -31,6 +45,12 @@ class BaselinesConfig(Settings):
     rows: tuple[str, ...] = ("most-disliked", "live-popularity", "sasrec", "lc-rec-negatives", "lc-rec-both")
     """Those that a run trains; `conrec baselines list` has all of them."""
     popularity: PopularityConfig = PopularityConfig()
+    category_rule: CategoryRuleConfig = CategoryRuleConfig()
+    nearest_item: NearestItemConfig = NearestItemConfig()
+    item_knn_negatives: ItemKnnConfig = ItemKnnConfig()
+    item_knn_all: ItemKnnAllConfig = ItemKnnAllConfig()
+    user_knn: UserKnnConfig = UserKnnConfig()
+    ease: EaseConfig = EaseConfig()
     caser: CaserConfig = CaserConfig()
     sasrec: SasrecConfig = SasrecConfig()
     sasrec_sampled: SasrecSampledConfig = SasrecSampledConfig()
@@ -47,7 +67,8 @@ class BaselinesConfig(Settings):
     tiger: TigerConfig = TigerConfig()
     tallrec: TallRecConfig = TallRecConfig()
     instructrec: InstructRecConfig = InstructRecConfig()
-    lc_rec: LcRecConfig = LcRecConfig()
+    lc_rec_negatives: LcRecConfig = LcRecConfig()
+    lc_rec_both: LcRecBothConfig = LcRecBothConfig()
     mini_one_rec: MiniOneRecConfig = MiniOneRecConfig()
 
     @field_validator("rows")

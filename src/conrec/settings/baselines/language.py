@@ -8,19 +8,17 @@ from pydantic import Field
 
 from conrec.settings.base import Positive, Rate, Settings, Share
 
-__all__ = ["InstructRecConfig", "LcRecConfig", "MiniOneRecConfig", "TallRecConfig"]
+__all__ = ["InstructRecConfig", "LcRecBothConfig", "LcRecConfig", "MiniOneRecConfig", "TallRecConfig"]
 
 
 class LcRecConfig(Settings):
-    """LC-Rec; what is not here is as in `SftConfig`.
+    """LC-Rec on negatives; what is not here is as in `SftConfig`.
 
     A share is a number of samples in each epoch, for one stretch of history of the main task; 0 leaves a task out.
     """
 
-    negatives_epochs: Positive = 8
-    """Epochs of the row on negatives only, whose samples are a fifth of those of both signs."""
-    both_epochs: Positive = 3
-    """Epochs of the row on negatives and positives."""
+    epochs: Positive = 8
+    """More than on both signs, whose samples are five times as many."""
     description_share: float = Field(default=0.25, ge=0)
     """Of descriptions with semantic IDs, in both directions and with the title."""
     asymmetric_share: float = Field(default=0.25, ge=0)
@@ -33,6 +31,12 @@ class LcRecConfig(Settings):
     """At most this many events of a history, the latest, in the tasks other than the main one."""
     description_tokens: Positive = 24
     """Descriptions are cut here."""
+
+
+class LcRecBothConfig(LcRecConfig):
+    """LC-Rec on negatives and positives."""
+
+    epochs: Positive = 3
 
 
 class TitleSettings(Settings):
