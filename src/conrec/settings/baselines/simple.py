@@ -50,9 +50,9 @@ class ItemKnnConfig(Settings):
     """An event of a history weighs half after so many days; None: age does not matter."""
 
     @property
-    def weights(self) -> dict[str, float]:
-        """Weight of an event by its sign; what is not here is not read."""
-        return {"negative": 1.0}
+    def weights(self) -> tuple[float, float, float]:
+        """Of a negative, a neutral and a positive event; one of weight 0 is not read."""
+        return 1.0, 0.0, 0.0
 
 
 class ItemKnnAllConfig(ItemKnnConfig):
@@ -64,10 +64,9 @@ class ItemKnnAllConfig(ItemKnnConfig):
     """Weight of what a like leads to."""
 
     @property
-    def weights(self) -> dict[str, float]:
-        """Weight of an event by its sign; what is not here is not read."""
-        every = {"negative": 1.0, "neutral": self.neutral, "positive": self.positive}
-        return {sign: weight for sign, weight in every.items() if weight}
+    def weights(self) -> tuple[float, float, float]:
+        """Of a negative, a neutral and a positive event; one of weight 0 is not read."""
+        return 1.0, self.neutral, self.positive
 
 
 class UserKnnConfig(Settings):
