@@ -28,8 +28,8 @@ from tests.baselines.worlds import space_of
 from tests.conformance import CUT, CatalogueScorerConformance, queries_of, small_log
 
 SMALL: dict[str, Any] = {
-    "hidden_size": 16, "layers": 1, "heads": 2, "max_length": 8, "dropout": 0.1, "epochs": 2, "batch_size": 8,
-    "weight_decay": 0.01, "pretraining_epochs": 2, "pretraining_batch_size": 16,
+    "hidden_size": 16, "layers": 1, "heads": 2, "max_length": 8, "dropout": 0.1, "epochs": 1, "batch_size": 8,
+    "weight_decay": 0.01, "pretraining_epochs": 1, "pretraining_batch_size": 16,
 }  # fmt: skip
 ITEMS, CATEGORIES = 9, 3
 OF = Ragged.from_rows([[0], [1], [0, 2], [], [2], [1, 2], [0], [0, 1, 2], [1]])
@@ -162,7 +162,7 @@ def test_pretraining_lowers_every_loss_and_the_next_kind_is_learned() -> None:
 
 def test_pretraining_changes_the_result_and_no_epochs_leave_sasrec() -> None:
     log = small_log()
-    some, none = (S3Rec.fit(_space(log, pretraining_epochs=epochs), "s3-rec") for epochs in (2, 0))
+    some, none = (S3Rec.fit(_space(log, pretraining_epochs=epochs), "s3-rec") for epochs in (1, 0))
     assert {one for one in none.curve if one.startswith("pretraining")} == set()
     assert some.curve["loss"] != none.curve["loss"]
     queries = queries_of(log)
