@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError, model_validator
 
 from conrec.errors import ConfigError, did_you_mean
-from conrec.settings.base import Settings
+from conrec.settings.base import Settings, as_toml
 from conrec.settings.baselines import BaselinesConfig
 from conrec.settings.data import (
     CandidatesConfig,
@@ -174,8 +174,8 @@ def load_config(preset: str = "tiny", file: Path | None = None, overrides: Mappi
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as TOML; keys whose value is None are left out."""
-    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+    """The resolved configuration as TOML; keys whose value is None by default are left out."""
+    return tomli_w.dumps(_without_none(as_toml(config)))
 
 
 def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import pytest
 
 from conrec.comparing import search as searching
 from conrec.comparing import trials as trying
-from conrec.comparing.grids import Grid
+from conrec.comparing.chosen import with_chosen, write_chosen
+from conrec.comparing.grids import Grid, grid_of
 from conrec.comparing.journal import Journal, Trial, read_journal
 from conrec.comparing.origin import origin
 from conrec.comparing.search import search
 from conrec.comparing.trials import Trials, without_test
-from conrec.config import Config, load_config
+from conrec.config import Config, dump_config, load_config
 from conrec.errors import ArtefactError, ConfigError, MissingExtraError, NotApplicableError
 from conrec.logs.log import Log
 from tests.comparing.small import write_small
@@ -100,7 +101,7 @@ def test_the_choice_is_a_configuration_that_says_where_it_comes_from(config, fol
         best = max(tried, key=lambda one: one["value"])
         assert {name: getattr(section, name) for name in best["settings"]} == best["settings"]
         record = chosen.search.chosen[row]
-        assert (record.trials, record.data, record.validation_fhr) == (3, "table", best["value"])
+        assert (record.trials, record.data, record.value) == (3, "table", best["value"])
         assert record.settings == best["settings"]
     assert chosen.baselines.sasrec.epochs == 2  # as configured
     assert chosen.data == config.data
@@ -117,6 +118,40 @@ def test_settings_changed_after_a_search_are_not_called_searched(folder):
         file=folder / "chosen.toml", overrides={"baselines": {"popularity": {"days": values["days"] + 1}}}
     )
     assert origin(by_hand, "live-popularity").startswith(f"days = {values['days'] + 1}")
+
+
+def test_a_setting_that_is_chosen_not_to_be_given_is_written(config, tmp_path):
+    """TOML has no null; what the default gives must be taken away in words."""
+    grid = grid_of(config, "ease")
+    assert grid.first["training_half_life_days"] == 30.0
+    best = {**grid.first, "training_half_life_days": None}
+    chosen = with_chosen(config, Journal("ease", {}, [Trial(grid.first, 0.2), Trial(best, 0.3)]), 2)
+    path = write_chosen(tmp_path, chosen)
+    assert 'training_half_life_days = "none"' in path.read_text()
+    again = load_config(file=path)
+    assert again.baselines.ease.training_half_life_days is None
+    assert again.baselines.ease == chosen.baselines.ease
+    assert load_config(overrides={"baselines": {"ease": {"training_half_life_days": "none"}}}).baselines.ease != (
+        config.baselines.ease
+    )
+    assert origin(again, "ease") == "search, 2 trials on table"
+    (tmp_path / "whole.toml").write_text(dump_config(again))
+    assert load_config(file=tmp_path / "whole.toml") == again
+    with pytest.raises(ConfigError, match="threads"):
+        load_config(overrides={"run": {"threads": "nine"}})
+
+
+def test_a_row_that_ranks_nothing_is_judged_by_its_candidates(config, folder, fitted):
+    class Choosy:
+        unranked = "too many titles"
+
+        def score(self, log, queries, candidates):
+            return np.where(candidates == asked[:, None], 1.0, 0.0).astype(np.float32)
+
+    fitted(lambda space, row: Choosy())
+    trials = Trials.on(folder / "run", config)
+    asked = trials.judged.next_item
+    assert trials.run(config, "tallrec", GRID, {}).value == 1.0
 
 
 def test_a_larger_budget_adds_to_what_was_tried(config, folder):

@@ -142,6 +142,12 @@ def test_a_row_without_figures_stands_there_with_the_reason(table):
     ]
 
 
+def test_a_row_that_ranks_nothing_says_so():
+    row = {"metrics": {}, "settings": "defaults", "unranked": "too many titles", "costs": None}
+    listing = cost_listing({"top_k": 20, "seeds": [0], "rows": {"tallrec": row}})
+    assert listing.rows[0][2] == "defaults; candidates alone are scored: too many titles"
+
+
 def test_the_best_of_each_column_is_bold(table):
     best = max(row["metrics"]["fhr@20"]["value"] for row in table["rows"].values() if "metrics" in row)
     for line in markdown(table).splitlines():

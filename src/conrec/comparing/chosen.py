@@ -13,6 +13,7 @@ from conrec.comparing.grids import with_settings
 from conrec.comparing.journal import Journal
 from conrec.comparing.origin import section_of
 from conrec.config import Config
+from conrec.settings.base import NONE, as_toml
 from conrec.settings.search import ChosenConfig
 
 __all__ = ["CHOSEN", "with_chosen", "write_chosen"]
@@ -32,9 +33,8 @@ def with_chosen(config: Config, journal: Journal, budget: int) -> Config:
     if best is None or best.value is None or not best.settings:
         return config
     trials = min(budget, len(journal.trials))
-    record = ChosenConfig(
-        data=config.data.source, trials=trials, validation_fhr=round(best.value, 6), settings=dict(best.settings)
-    )
+    settings = {name: NONE if one is None else one for name, one in best.settings.items()}
+    record = ChosenConfig(data=config.data.source, trials=trials, value=round(best.value, 6), settings=settings)
     search = config.search.model_copy(update={"chosen": {**config.search.chosen, journal.row: record}})
     return with_settings(config, section_of(journal.row), best.settings).model_copy(update={"search": search})
 
@@ -44,12 +44,13 @@ def write_chosen(folder: Path, config: Config) -> Path:
 
     Rows, threads and CoNRec itself are left out: they say what is run, not how.
     """
-    values = _differing(config.model_dump(mode="json"), Config().model_dump(mode="json"))
+    values = _differing(as_toml(config), as_toml(Config()))
     for row in config.search.chosen:  # in full, where the best are the defaults as well
         inner = values
         for part in section_of(row).split("."):
             inner = inner.setdefault(part, {})
-        inner.update(config.search.chosen[row].model_dump(mode="json")["settings"])
+        settings = config.search.chosen[row].settings
+        inner.update({name: one for name, one in settings.items() if one != NONE})
     values.get("baselines", {}).pop("rows", None)
     for key in ("threads", "conrec"):
         values.get("run", {}).pop(key, None)

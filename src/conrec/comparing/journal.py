@@ -19,7 +19,7 @@ class Trial:
 
     Attributes:
         settings: a value for every field.
-        value: FHR@K on the validation anchors; None where it failed.
+        value: FHR@K on the validation anchors (candidate accuracy of a row that ranks nothing); None where it failed.
         error: why it failed; empty where it did not.
         seconds: wall clock of fit and judgement.
     """

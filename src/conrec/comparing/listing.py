@@ -26,10 +26,15 @@ def cost_listing(table: Table) -> Listing:
     for row, found in table["rows"].items():
         spread = found.get("metrics", {}).get(key, {}).get("spread")
         own = found.get("settings", "") if "metrics" in found else f"no figures: {found['reason']}"
+        if found.get("unranked"):
+            own = f"{own or NONE}; candidates alone are scored: {found['unranked']}"
         rows.append((row, _spread(spread), own or NONE, *_costs(found.get("costs"))))
     seeds = len(table["seeds"])
     means = f"Means over {seeds} seeds; spread: their standard deviation. " if seeds > 1 else ""
-    note = f"{means}Seconds of wall clock; predict: top K for one question each of 1,000 users."
+    note = (
+        f"{means}Seconds of wall clock; predict: top K for one question each of 1,000 users, or, where nothing is "
+        "ranked, the scores of their candidates."
+    )
     heads = ("row", f"spread of {key.upper()}", "settings", "train, s", "predict, s", "parameters", "threads")
     return Listing("Costs", heads, tuple(rows), note, words=True)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from conrec.baselines.registry import REGISTRY
 from conrec.config import Config
-from conrec.settings.base import Settings
+from conrec.settings.base import NONE, Settings
 
 __all__ = ["origin", "section_of", "settings_model", "settings_of"]
 
@@ -51,7 +51,9 @@ def origin(config: Config, row: str) -> str:
     chosen = config.search.chosen.get(row)
     searched: dict[str, Any] = {}
     if chosen is not None:
-        of_search = chosen.model_dump(mode="json")["settings"]
+        of_search = {
+            name: None if one == NONE and now.get(name) is None else one for name, one in chosen.settings.items()
+        }
         searched = of_search if all(now.get(name) == value for name, value in of_search.items()) else {}
     changed = {name: value for name, value in now.items() if value != usual[name] and name not in searched}
     parts = []

@@ -81,7 +81,7 @@ class Found:
             numbers = ("–" if value is None else f"{value:.4f}" for value in (one["configured"], one["best"]))
             rows.append((row, tried, note, *numbers, f"{one['seconds']:,.0f}"))
         heads = ("row", "trials", "best settings", "configured", "best", "seconds")
-        note = "Configured and best: FHR@K on validation anchors. No test anchor was asked."
+        note = "Configured and best: FHR@K on validation anchors, or candidate accuracy of rows that rank nothing."
         return Listing("Search over settings", heads, tuple(rows), note, words=True)
 
 

@@ -18,6 +18,7 @@ from conrec.comparing.origin import origin
 from conrec.comparing.seeds import configs_of, seed_folder, seeds_in
 from conrec.costs import read_costs
 from conrec.errors import ArtefactError, ConfigError, did_you_mean
+from conrec.evaluation.predictions import why_unranked
 from conrec.pipeline import skipped
 from conrec.rows import REFERENCE, rows_of
 
@@ -37,7 +38,7 @@ def make_table(out: Path, seeds: Sequence[int] | None = None, reference: str | N
     Returns:
         What ``OUT/table.json`` holds: ``data``, ``seeds``, ``top_k``, ``anchors``, ``users``, ``reference`` and
         ``rows``; of each row ``metrics`` (`conrec.comparing.figures.figures`), ``difference`` to the reference,
-        ``costs`` and ``settings``, or else ``reason``.
+        ``costs``, ``settings`` and ``unranked`` (why it ranks nothing, else null), or else ``reason``.
 
     Raises:
         ArtefactError: the runs are not of one table, a file is damaged, or no row has answers in all of them.
@@ -70,6 +71,7 @@ def make_table(out: Path, seeds: Sequence[int] | None = None, reference: str | N
             "difference": against,
             "costs": mean_costs(costs) if costs else None,
             "settings": origin(config, row),
+            "unranked": why_unranked(folders[0] / "predictions" / f"{row}.parquet"),
         }
     table = {
         "data": config.data.source,

@@ -14,7 +14,7 @@ from conrec.comparing.grids import Grid, Point, with_settings
 from conrec.comparing.journal import Trial
 from conrec.config import Config
 from conrec.errors import ArtefactError, MissingExtraError, NotApplicableError
-from conrec.evaluation.metrics import fhr
+from conrec.evaluation.metrics import candidate_accuracy, fhr, mean
 from conrec.logs.anchors import Anchors
 from conrec.logs.prepare import Prepared, read_prepared
 from conrec.logs.schema import SPLITS
@@ -84,10 +84,13 @@ class Trials:
         return Trial(point, value, "", seconds())
 
     def _value(self, config: Config, row: str) -> float:
-        """FHR@K of a newly fitted row on the anchors that are judged."""
+        """FHR@K of a newly fitted row on the anchors that are judged; candidate accuracy where it ranks nothing."""
         space = Workspace(self.folder, config)
         space.prepared = self.prepared
         model: Recommender = baseline_class(row).fit(space, row)
+        if getattr(model, "unranked", ""):
+            scores = model.score(self.prepared.log, self.judged.queries, self.judged.candidates)
+            return round(mean(candidate_accuracy(scores, self.judged.candidates, self.judged.next_item)), 6)
         k, eligible = config.evaluation.top_k, config.protocol.history_eligible
         ranking = model.predict(self.prepared.log, self.judged.queries, k, history_eligible=eligible)
         return round(float(fhr(ranking.item, self.judged.future_negatives).mean()), 6)

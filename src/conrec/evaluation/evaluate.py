@@ -20,7 +20,7 @@ from conrec.config import Config
 from conrec.errors import ArtefactError
 from conrec.evaluation.coverage import distinct_items
 from conrec.evaluation.metrics import anchor_values
-from conrec.evaluation.predictions import read_candidate_scores, read_predictions
+from conrec.evaluation.predictions import read_candidate_scores, read_predictions, why_unranked
 from conrec.evaluation.significance import Bootstrap
 from conrec.logs.anchor_table import anchors_from_table
 from conrec.logs.anchors import Anchors
@@ -98,8 +98,8 @@ def read_run_data(run_folder: Path) -> RunData:
     return RunData(log, anchors, periods)
 
 
-def answers_on_test(run_folder: Path, config: Config, models: Sequence[str]) -> Answered:
-    """Read and check the answer files of some models of a run.
+def answers_on_test(run_folder: Path, config: Config, models: Sequence[str] | None = None) -> Answered:
+    """Read and check the answer files of some models of a run; None: of all that have any.
 
     Raises:
         ArtefactError: a file is missing, damaged or incomplete, named with the row; or there are no test anchors.
@@ -115,7 +115,7 @@ def answers_on_test(run_folder: Path, config: Config, models: Sequence[str]) -> 
     item_negatives = data.log.before(data.periods.validation).negative_counts()[1]
     values: dict[str, Mapping[str, Array]] = {}
     tops: dict[str, Array] = {}
-    for model in models:
+    for model in _models(run_folder, config) if models is None else models:
         ranking, scores = _answers(run_folder, model, data, test, config)
         top = None if ranking is None else ranking.item
         values[model] = anchor_values(test, top, scores, item_negatives, config.evaluation.top_k)
@@ -142,7 +142,7 @@ def evaluate(run_folder: Path, config: Config) -> Metrics:
     Raises:
         ArtefactError: a file is missing, damaged or incomplete, named with the row; or there is nothing to evaluate.
     """
-    answers = answers_on_test(run_folder, config, _models(run_folder, config))
+    answers = answers_on_test(run_folder, config)
     top_k = config.evaluation.top_k
     bootstrap = Bootstrap.over(answers.anchors.user, config.evaluation.bootstraps, config.run.seed)
     metrics: Metrics = {}
@@ -181,12 +181,12 @@ def _models(run_folder: Path, config: Config) -> list[str]:
 def _answers(
     run_folder: Path, model: str, data: RunData, test: Anchors, config: Config
 ) -> tuple[Ranking | None, Array | None]:
-    """A model's rankings and candidate scores on the test anchors, None where it has no such file."""
+    """A model's rankings and candidate scores on the test anchors, None where it has no such file or ranks nothing."""
     predictions = run_folder / "predictions" / f"{model}.parquet"
     candidate_scores = run_folder / "candidate_scores" / f"{model}.parquet"
     known = data.anchors.anchor_id
     ranking = scores = None
-    if predictions.is_file():
+    if predictions.is_file() and why_unranked(predictions) is None:
         ranking = read_predictions(predictions, test, data.log.item_ids, known)
         _refuse_ineligible(predictions, ranking, data.log, test, config)
     if candidate_scores.is_file():

@@ -17,10 +17,16 @@ from conrec.logs.anchors import Anchors
 from conrec.logs.schema import CANDIDATE_SCORES, PREDICTIONS
 from conrec.recommender import Ranking
 
-__all__ = ["read_candidate_scores", "read_predictions", "write_candidate_scores", "write_predictions"]
+__all__ = ["read_candidate_scores", "read_predictions", "why_unranked", "write_candidate_scores", "write_predictions"]
 
 
-def write_predictions(path: Path, anchors: Anchors, ranking: Ranking, item_ids: Sequence[str]) -> None:
+UNRANKED = b"conrec.unranked"
+"""Key of a Parquet file's metadata: why it holds no rows."""
+
+
+def write_predictions(
+    path: Path, anchors: Anchors, ranking: Ranking, item_ids: Sequence[str], unranked: str = ""
+) -> None:
     """Write the top K of each anchor, rank counted from 1; places that no eligible item filled are left out.
 
     Args:
@@ -28,6 +34,8 @@ def write_predictions(path: Path, anchors: Anchors, ranking: Ranking, item_ids: 
         anchors: A anchors.
         ranking: items and scores [A, K].
         item_ids: the catalogue, in the order of item indices.
+        unranked: why the model ranks nothing, where it scores candidates alone. The file then has no rows and says
+            this, so that it is not taken for one that was cut short.
     """
     row, place = np.nonzero(ranking.item >= 0)
     columns = {
@@ -36,7 +44,21 @@ def write_predictions(path: Path, anchors: Anchors, ranking: Ranking, item_ids: 
         "item_id": _names(item_ids, ranking.item[row, place]),
         "score": ranking.score[row, place],
     }
-    write_parquet(path, pa.table(columns, schema=PREDICTIONS))
+    schema = PREDICTIONS.with_metadata({UNRANKED: unranked.encode()}) if unranked and not len(row) else PREDICTIONS
+    write_parquet(path, pa.table(columns, schema=schema))
+
+
+def why_unranked(path: Path) -> str | None:
+    """Why the model of a file of predictions ranks nothing; None where it ranks, or there is no such file.
+
+    Raises:
+        ArtefactError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    table = read_parquet(path)
+    why = (table.schema.metadata or {}).get(UNRANKED)
+    return None if why is None or table.num_rows else why.decode(errors="replace")
 
 
 def write_candidate_scores(path: Path, anchors: Anchors, scores: Array, item_ids: Sequence[str]) -> None:
@@ -67,7 +89,8 @@ def read_predictions(path: Path, anchors: Anchors, item_ids: Sequence[str], know
         known: ids of all anchors of the run; rows of those that are not asked for are checked and left out.
 
     Returns:
-        Items and scores [A, K], K the deepest rank in the file; rows of the file may come in any order.
+        Items and scores [A, K], K the deepest rank in the file; rows of the file may come in any order. K is 0 where
+        the file says why it has no rows, see `why_unranked`.
 
     Raises:
         ArtefactError: an anchor is unknown or missing, an item is unknown or twice in a ranking, a rank is
@@ -91,7 +114,7 @@ def read_predictions(path: Path, anchors: Anchors, item_ids: Sequence[str], know
         raise _error(path, int(at), found, f"rank {place[wrong[0]] + 1}: each rank from 1 on, once")
     _refuse_twice(path, anchor, item, item_ids, "ranked")
     missing = np.flatnonzero(~np.isin(anchors.anchor_id, anchor))
-    if len(missing):
+    if len(missing) and why_unranked(path) is None:
         raise _missing(path, f"{len(missing)} of {len(anchors)} anchors, the first {anchors.anchor_id[missing[0]]}")
     k = int(rank.max(initial=0))
     asked = row >= 0

@@ -18,8 +18,8 @@ class ChosenConfig(Settings):
     """Source of the log that was searched on."""
     trials: Positive
     """Settings that were tried."""
-    validation_fhr: float = Field(ge=0, le=1)
-    """FHR@K of the chosen ones on the validation anchors."""
+    value: float = Field(ge=0, le=1)
+    """FHR@K of the chosen ones on the validation anchors; candidate accuracy of a row that ranks nothing."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Fields of the row's section, as chosen. A record: what a run trains with stands in the section itself."""
 
