@@ -10,6 +10,7 @@ from conrec.artefacts import write_json, write_parquet
 from conrec.baselines.registry import counted, generative, trained_row
 from conrec.errors import NotApplicableError
 from conrec.evaluation.evaluate import evaluate, read_run_data
+from conrec.evaluation.predictions import why_unranked
 from conrec.evaluation.significance import Bootstrap
 from conrec.evaluation.studies import category_groups, code_groups, motivation_study
 from conrec.filtering.analysis.analyse import ANALYSIS, analyse_filter
@@ -180,7 +181,8 @@ class Conclusions:
 
     def _write_store(self, name: str) -> None:
         space, log = self.space, self.space.prepared.log
-        if (why := skipped(space.folder / "predictions" / f"{name}.manifest.json")) is not None:
+        predictions = space.folder / "predictions"
+        if why := skipped(predictions / f"{name}.manifest.json") or why_unranked(predictions / f"{name}.parquet"):
             raise NotApplicableError(why)
         catalogue = FilterCatalogue.load(space.folder)
         catalogue.save_table(space.folder)

@@ -229,11 +229,15 @@ class Chain:
             raise NotApplicableError(why)
         model, log, anchors = trained_row(space, name), space.prepared.log, space.asked
         k, eligible = self.config.prediction.top_k, self.config.protocol.history_eligible
+        unranked = getattr(model, "unranked", "")
         begin = time.perf_counter()
         ranking = model.predict(log, anchors.queries, k, history_eligible=eligible)
-        write_costs(space.folder, name, model, time.perf_counter() - begin, len(anchors))
-        write_predictions(space.folder / "predictions" / f"{name}.parquet", anchors, ranking, log.item_ids)
+        ranked = time.perf_counter()
+        write_predictions(space.folder / "predictions" / f"{name}.parquet", anchors, ranking, log.item_ids, unranked)
+        between = time.perf_counter()
         scores = model.score(log, anchors.queries, anchors.candidates)
+        seconds = time.perf_counter() - between if unranked else ranked - begin
+        write_costs(space.folder, name, model, seconds, len(anchors))
         write_candidate_scores(space.folder / "candidate_scores" / f"{name}.parquet", anchors, scores, log.item_ids)
 
 

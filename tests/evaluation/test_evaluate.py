@@ -24,8 +24,9 @@ from conrec.evaluation.predictions import write_candidate_scores, write_predicti
 from conrec.evaluation.significance import Bootstrap
 from conrec.logs.anchor_table import anchor_tables
 from conrec.logs.schema import ANCHORS, EVENTS, ITEMS
-from conrec.recommender import Recommender
+from conrec.recommender import Ranking, Recommender
 from conrec.settings.baselines.simple import PopularityConfig
+from conrec.tables import metrics_table
 from tests.evaluation.evaluation_world import PERIODS, World, world
 
 CONFIG = Config.model_validate({"evaluation": {"bootstraps": 100, "top_k": 5}})
@@ -81,6 +82,21 @@ def test_models_come_in_the_order_of_the_table(run: Path) -> None:
     found = evaluate(run, CONFIG)
     assert list(found) == ["most-disliked", "live-popularity", "conrec", "another", "zebra"]
     assert list(json.loads((run / "results/metrics.json").read_text())) == list(found)
+
+
+def test_a_row_that_ranks_nothing_has_empty_cells_and_no_zeros(run: Path, made: tuple[Path, World]) -> None:
+    given = made[1]
+    shape = (len(given.anchors), 8)
+    nothing = Ranking(np.full(shape, -1, dtype=np.int32), np.full(shape, -np.inf, dtype=np.float32))
+    write_predictions(run / "predictions/zebra.parquet", given.anchors, nothing, given.log.item_ids, "too many titles")
+    found = evaluate(run, CONFIG)
+    assert {name.split("/")[0] for name in found["zebra"]} == {"candidate_accuracy"}
+    assert "fhr@5" in found["another"]
+    comparisons = json.loads((run / "results/comparisons.json").read_text())
+    assert {name.split("/")[0] for name in comparisons["conrec"]["zebra"]} == {"candidate_accuracy"}
+    cells = [list(column.cells) for column in metrics_table(found, 5).columns]
+    assert [column[-1] for column in cells[:-1]] == ["zebra", "–", "–", "–", "–"]
+    assert "–" not in cells[-1]
 
 
 def test_rows_of_an_earlier_configuration_are_left_out(run: Path) -> None:

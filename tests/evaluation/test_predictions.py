@@ -14,6 +14,7 @@ from conrec.errors import ArtefactError
 from conrec.evaluation.predictions import (
     read_candidate_scores,
     read_predictions,
+    why_unranked,
     write_candidate_scores,
     write_predictions,
 )
@@ -55,6 +56,25 @@ def test_predictions_are_read_as_written_in_any_order_of_rows(given: World, tmp_
         found = read_predictions(path, some, given.log.item_ids, given.anchors.anchor_id)
         np.testing.assert_array_equal(found.item, ranking.item[[4, 0, 2]])
         np.testing.assert_array_equal(found.score, ranking.score[[4, 0, 2]])
+
+
+def test_a_model_that_ranks_nothing_says_why(given: World, tmp_path: Path) -> None:
+    path, shape = tmp_path / "m.parquet", (len(given.anchors), 5)
+    nothing = Ranking(np.full(shape, -1, dtype=np.int32), np.full(shape, -np.inf, dtype=np.float32))
+    write_predictions(path, given.anchors, nothing, given.log.item_ids, "100 titles are too many")
+    assert pq.read_table(path).schema.equals(PREDICTIONS)
+    assert len(pq.read_table(path)) == 0
+    assert why_unranked(path) == "100 titles are too many"
+    found = read_predictions(path, given.anchors, given.log.item_ids, given.anchors.anchor_id)
+    assert found.item.shape == found.score.shape == (len(given.anchors), 0)
+    # Without a reason, a file without rows was cut short.
+    write_predictions(path, given.anchors, nothing, given.log.item_ids)
+    assert why_unranked(path) is None
+    with pytest.raises(ArtefactError, match="has no rows for"):
+        read_predictions(path, given.anchors, given.log.item_ids, given.anchors.anchor_id)
+    write_predictions(path, given.anchors, _ranking(given), given.log.item_ids, "never asked")
+    assert why_unranked(path) is None
+    assert why_unranked(tmp_path / "absent.parquet") is None
 
 
 def test_candidate_scores_are_read_as_written_in_any_order_of_rows(given: World, tmp_path: Path) -> None:

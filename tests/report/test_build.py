@@ -11,6 +11,7 @@ import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import tomli_w
 
@@ -280,6 +281,16 @@ def test_a_filter_that_keeps_everything_is_shown_so(light_copy: Path) -> None:
     assert "keeps everything" in text
     assert "nothing could be learned" in text
     assert "conrec.manifest" not in text
+
+
+def test_a_row_that_ranks_nothing_says_why(light_copy: Path) -> None:
+    name = "sasrec"
+    table = pq.read_table(light_copy / "predictions" / f"{name}.parquet")
+    empty = table.slice(0, 0).replace_schema_metadata({"conrec.unranked": "it would read <many> titles"})
+    pq.write_table(empty, light_copy / "predictions" / f"{name}.parquet")
+    evaluate(light_copy, load_config(file=light_copy / "config.toml"))
+    text = Page(build_report(light_copy).read_text(encoding="utf-8")).text()
+    assert "sasrec scores candidates alone: it would read <many> titles." in text
 
 
 def test_a_run_with_one_row_and_no_anchors_of_a_kind(light_copy: Path) -> None:

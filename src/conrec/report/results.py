@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from conrec.evaluation.predictions import why_unranked
 from conrec.report.content import Block, Cell, Note, Row, Section, Table, Tone, absent, figure_cell, integer, number
 from conrec.report.plots import interval_panels
 from conrec.report.source import RunSource
@@ -39,6 +40,7 @@ def results(source: RunSource) -> Section:
             "20 candidates of its day; guessing gives 0.05.",
             "quiet",
         ),
+        *_unranked(source),
         *_differences(source, keys),
     ]
     return Section(
@@ -171,6 +173,13 @@ def _panels(
         return Note("None of the metrics of the table could be computed.", "quiet")
     alt = "Points with 95 % intervals of each method, one panel a metric; the values are those of the table above."
     return interval_panels(panels, list(label.values()), label.get(REFERENCE, ""), alt, caption)
+
+
+def _unranked(source: RunSource) -> list[Block]:
+    """Why some rows have no figures of rankings."""
+    files = {model: source.folder / "predictions" / f"{model}.parquet" for model in source.models}
+    reasons = {model: why for model, path in files.items() if (why := why_unranked(path)) is not None}
+    return [Note(f"{model} scores candidates alone: {why}.", "quiet") for model, why in reasons.items()]
 
 
 def _differences(source: RunSource, keys: Sequence[tuple[str, str]]) -> list[Block]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -57,7 +57,7 @@ class InstructRec(TitleModel):
     section: ClassVar[str] = "instructrec"
 
     @classmethod
-    def fit(cls, space: Workspace, name: str) -> Self:
+    def fit(cls, space: Workspace, name: str) -> InstructRec:
         """Tune the backbone of the translation stage on the training period.
 
         Raises:

@@ -34,8 +34,6 @@ SPACE: dict[str, tuple[float | int | str, ...]] = {
     "rollouts": ("beams", "gumbel"),
 }
 """The grid that `conrec baselines search` searches."""
-VALIDATION_SAMPLES = 256
-"""Contexts of the validation period on which the reward is followed."""
 
 
 class MiniOneRec(TunedModel):
@@ -61,7 +59,6 @@ class MiniOneRec(TunedModel):
         )
         train = space.prepared.anchors.of_split("train")
         samples = draw_samples(train, _next, stage.prompts, log, context, settings.samples, seed)
-        judged = draw_samples(space.validation_dislikes, _next, stage.prompts, log, context, VALIDATION_SAMPLES, seed)
         stage_config = GrpoStageConfig(context=context, kl_weight=settings.kl_weight, samples=settings.samples)
         config = GrpoConfig(
             stages=(stage_config,),
@@ -77,7 +74,7 @@ class MiniOneRec(TunedModel):
             backbone.clone(),
             stage,
             samples,
-            judged,
+            samples.select(np.arange(0)),  # no reward is followed: that of a group is 1 - 1 with a hit, and 0 without
             config,
             stage_config,
             seed,

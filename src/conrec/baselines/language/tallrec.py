@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ class TallRec(TitleModel):
     section: ClassVar[str] = "tallrec"
 
     @classmethod
-    def fit(cls, space: Workspace, name: str) -> Self:
+    def fit(cls, space: Workspace, name: str) -> TallRec:
         """Tune the backbone of the translation stage on the training period.
 
         Raises:

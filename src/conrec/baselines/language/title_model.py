@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from conrec.workspace import Workspace
 
 __all__ = ["TitleModel", "auc"]
 
+_Model = TypeVar("_Model", bound="TitleModel")
 NODES = 1_024
 """Tokens of titles behind one prompt that are read at a time."""
 
@@ -45,7 +46,7 @@ class TitleModel(ABC):
         prompts: writes its prompts.
         settings: of the row.
         batch_size: prompts read at a time.
-        ranks: whether the catalogue is ranked.
+        unranked: why the catalogue is not ranked; empty where it is.
         curve: series of the training by name, each of [step, value] pairs.
     """
 
@@ -53,7 +54,7 @@ class TitleModel(ABC):
     prompts: TitlePrompts
     settings: TitleSettings
     batch_size: int
-    ranks: bool = True
+    unranked: str = ""
     curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
 
     section: ClassVar[str]
@@ -114,7 +115,7 @@ class TitleModel(ABC):
         ranking = Ranking(
             np.full((len(queries), k), -1, dtype=np.int32), np.full((len(queries), k), -np.inf, dtype=np.float32)
         )
-        if not self.ranks:
+        if self.unranked:
             return ranking
         prompts = [
             self.catalogue_prompt(log, user, time)
@@ -169,7 +170,7 @@ class TitleModel(ABC):
         self.backbone.save(folder)
 
     @classmethod
-    def load(cls, folder: Path, space: Workspace, name: str) -> Self:
+    def load(cls: type[_Model], folder: Path, space: Workspace, name: str) -> _Model:
         """Read what `save` wrote.
 
         Raises:
@@ -178,12 +179,18 @@ class TitleModel(ABC):
         return cls.of(space, space.backbone_in(folder))
 
     @classmethod
-    def of(cls, space: Workspace, backbone: Backbone) -> Self:
+    def of(cls: type[_Model], space: Workspace, backbone: Backbone) -> _Model:
         """A row from a backbone."""
         settings: TitleSettings = getattr(space.config.baselines, cls.section)
         prompts = TitlePrompts(backbone, space.titles, settings.history, space.config.prompts.title_tokens)
-        ranks = len(space.asked) * len(space.titles) <= settings.ranked_cells
-        return cls(backbone, prompts, settings, space.config.prediction.batch_size, ranks)
+        items, asked = len(space.titles), len(space.asked)
+        unranked = ""
+        if items * asked > settings.ranked_cells:
+            unranked = (
+                f"to rank, it would read {items:,} titles for each of {asked:,} anchors, more than "
+                f"{cls.section}.ranked_cells = {settings.ranked_cells:,}"
+            )
+        return cls(backbone, prompts, settings, space.config.prediction.batch_size, unranked)
 
     def validation_auc(self, log: Log, anchors: Anchors) -> float:
         """Mean `auc` over the candidates of validation anchors; 0.5 where there are none."""

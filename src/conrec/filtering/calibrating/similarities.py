@@ -9,8 +9,9 @@ import numpy as np
 
 from conrec.arrays import Array, Ragged
 from conrec.config import Config
+from conrec.errors import ArtefactError
 from conrec.evaluation.evaluate import RunData
-from conrec.evaluation.predictions import read_predictions
+from conrec.evaluation.predictions import read_predictions, why_unranked
 from conrec.filtering.catalogue import FilterCatalogue
 from conrec.filtering.stores.layout import stored_scores
 from conrec.filtering.vectors.table import max_similarity
@@ -122,9 +123,13 @@ def predict_sets(
         int32 [anchors, K], -1 for none; float64 [anchors, K], None where all count 1.
 
     Raises:
-        ArtefactError: the predictions are missing, damaged, or lack an anchor.
+        ArtefactError: the predictions are missing, damaged, or lack an anchor, or the model ranks nothing.
     """
     path = run_folder / "predictions" / f"{model}.parquet"
+    if (why := why_unranked(path)) is not None:
+        raise ArtefactError(
+            f"holds no rankings ({why})", where=str(path), mend=f"A filter needs them: leave {model!r} out."
+        )
     ranking = read_predictions(path, anchors, data.log.item_ids, data.anchors.anchor_id)
     first = slice(config.prediction.predict_set)
     weighing = Weighing(config.filter.rank_weight, config.filter.score_weight)
