@@ -6,6 +6,7 @@ of a gather of positions times negatives. A drawn item that is a position's own 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -102,6 +103,9 @@ def catalogue_loss(settings: TrainingSettings, counts: Array, random: np.random.
     if isinstance(settings, GbceSettings):
         uniform, many = Proposal.mixed(counts, 0.0), settings.negatives
         beta = gbce_beta(settings.negatives, len(counts), settings.calibration)
+        # The log-odds at which the loss of an average item is stationary. Scores are counted from there: ranks do not
+        # change, and neither hundreds of epochs nor a fight against weight decay are spent on getting all biases there.
+        usual = math.log(beta / many)
 
         def generalised(
             states: Float[Tensor, "rows d"],
@@ -110,7 +114,7 @@ def catalogue_loss(settings: TrainingSettings, counts: Array, random: np.random.
             targets: Int64[Tensor, " rows"],
         ) -> Float[Tensor, ""]:
             positive, negative = candidate_scores(states, vectors, bias, targets, uniform.draw(many, random))
-            return gbce(positive, negative, beta)
+            return gbce(positive + usual, negative + usual, beta)
 
         return generalised
 

@@ -1,0 +1,154 @@
+"""Caser: its convolutions written out in loops, its windows, the contract, users with and without a vector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conrec.baselines.sequential.caser import Caser, CaserNetwork, window_of, windows_of
+from conrec.errors import ArtefactError, DataError
+from conrec.logs.log import Log
+from conrec.protocol import DAY, NEGATIVE
+from conrec.recommender import Queries
+from conrec.settings.baselines.sequential import CaserConfig
+from tests.baselines.worlds import chains, follows_chains, space_of
+from tests.conformance import CUT, LOVER, SILENT, CatalogueScorerConformance, queries_of, small_log
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 8, "max_length": 4, "horizontal": 3, "vertical": 2, "dropout": 0.1, "epochs": 3, "batch_size": 32,
+    "weight_decay": 0.01,
+}  # fmt: skip
+CHAINS_END = 84 * DAY
+"""Behind the last event of `chains`: nothing is left to select a state on, and the last one is kept."""
+
+
+def _fit(log: Log, cut: int = CUT, seed: int = 0, **settings: Any) -> Caser:
+    return Caser.fit(space_of(log, cut, {"baselines": {"caser": {**SMALL, **settings}}}, seed=seed), "caser")
+
+
+class TestCaser(CatalogueScorerConformance):
+    def fit(self, log: Log, cut: int) -> Caser:
+        return _fit(log, cut)
+
+
+def test_a_score_is_its_equations() -> None:
+    torch.manual_seed(0)
+    settings = CaserConfig(**{**SMALL, "hidden_size": 4})
+    network = CaserNetwork(6, ("a", "b"), settings).double().eval().requires_grad_(False)
+    window, user, length, width = [-1, 6, 2, 5], 1, 4, 4
+    events = [[0.0] * width if token < 0 else network.item.weight[token].tolist() for token in window]
+    found: list[float] = []
+    for filters in network.horizontal:
+        height = filters.kernel_size[0]
+        for k in range(settings.horizontal):
+            values = []
+            for begin in range(length - height + 1):
+                value = float(filters.bias[k])
+                for offset in range(height):
+                    for i in range(width):
+                        value += float(filters.weight[k, i, offset]) * events[begin + offset][i]
+                values.append(max(0.0, value))
+            found.append(max(values))
+    for k in range(settings.vertical):
+        for i in range(width):
+            found.append(sum(float(network.vertical.weight[k, at]) * events[at][i] for at in range(length)))
+    z = []
+    for i in range(width):
+        value = float(network.mix.bias[i]) + sum(
+            float(w) * one for w, one in zip(network.mix.weight[i], found, strict=True)
+        )
+        z.append(max(0.0, value))
+    scores = network(torch.tensor([window, window]), torch.tensor([user, -1]))
+    for item in range(6):
+        alone = float(network.bias[item]) + sum(z[i] * float(network.item.weight[item, i]) for i in range(width))
+        own = sum(float(network.user.weight[user, i] * network.taste.weight[item, i]) for i in range(width))
+        assert float(scores[0, item]) == pytest.approx(alone + own, rel=1e-9)
+        assert float(scores[1, item]) == pytest.approx(alone, rel=1e-9)
+
+
+def test_windows_stand_before_every_item() -> None:
+    sequences = [np.array([3, 1, 4, 1, 5]), np.array([2])]
+    found = windows_of(sequences, 9, 3, 2)
+    assert found.user.tolist() == [0, 0, 0, 0, 0, 1]
+    assert found.window.tolist() == [[-1, -1, 9], [-1, 9, 3], [9, 3, 1], [3, 1, 4], [1, 4, 1], [-1, -1, 9]]
+    assert found.target.tolist() == [[3, 1], [1, 4], [4, 1], [1, 5], [5, -1], [2, -1]]
+    for position in range(5):
+        assert found.window[position].tolist() == window_of(sequences[0][:position], 9, 3).tolist()
+
+
+def test_it_learns_what_follows_what() -> None:
+    log = chains()
+    model = _fit(log, CHAINS_END, epochs=20, hidden_size=16, learning_rate=1e-2, targets=1)
+    assert follows_chains(model, log) > 0.9
+
+
+def test_it_learns_whose_dislikes_they_are() -> None:
+    """Half of the users dislike the first ten items in any order, half the others: only who asks tells."""
+    random = np.random.default_rng(0)
+    users, each = 40, 6
+    item = np.concatenate([random.permutation(10)[:each] + 10 * (user % 2) for user in range(users)])
+    log = Log.from_columns(
+        tuple(f"u{one:02d}" for one in range(users)),
+        tuple(f"i{one:02d}" for one in range(20)),
+        np.repeat(np.arange(users), each),
+        item,
+        np.tile(np.arange(each), users) * DAY,
+        np.full(users * each, NEGATIVE),
+    )
+    model = _fit(log, 60 * DAY, epochs=40, learning_rate=1e-2, max_length=1)
+    before = Queries(np.arange(users, dtype=np.int32), np.zeros(users, dtype=np.int64))
+    top = model.predict(log, before, 4).item
+    assert (top // 10 == np.arange(users)[:, None] % 2).mean() > 0.9
+
+
+def test_users_without_a_vector_are_answered_alike() -> None:
+    log = small_log()
+    model = _fit(log)
+    assert model.network.user.num_embeddings == 10
+    strangers = Queries(np.array([LOVER, SILENT], dtype=np.int32), np.array([CUT, CUT]))
+    scores = model.scores(log, strangers)
+    np.testing.assert_array_equal(scores[0], scores[1])
+
+
+def test_a_users_vector_follows_his_name() -> None:
+    """In a log with more users, indices are others; the vectors are the same users' still."""
+    log = small_log()
+    model = _fit(log)
+    more = Log.from_columns(
+        ("a stranger", *log.user_ids), log.item_ids, log.user + 1, log.item, log.timestamp, log.feedback
+    )
+    queries = queries_of(log)
+    moved = Queries(queries.user + 1, queries.timestamp)
+    np.testing.assert_array_equal(model.scores(more, moved), model.scores(log, queries))
+
+
+def test_one_seed_one_model() -> None:
+    log = small_log()
+    first, second = _fit(log), _fit(log)
+    assert first.curve == second.curve
+    assert _fit(log, seed=1).curve != first.curve
+
+
+def test_saved_and_loaded_it_answers_to_the_byte(tmp_path: Path) -> None:
+    log = small_log()
+    space = space_of(log, CUT, {"baselines": {"caser": SMALL}})
+    model = Caser.fit(space, "caser")
+    model.save(tmp_path)
+    loaded = Caser.load(tmp_path, space, "caser")
+    assert (loaded.curve, loaded.parameters) == (model.curve, model.parameters)
+    queries = queries_of(log)
+    np.testing.assert_array_equal(loaded.scores(log, queries), model.scores(log, queries))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ArtefactError, match="not a saved caser of this catalogue"):
+        Caser.load(tmp_path, space, "caser")
+
+
+def test_no_negatives_to_learn_from_is_an_error() -> None:
+    log = small_log()
+    liked = Log.from_columns(log.user_ids, log.item_ids, log.user, log.item, log.timestamp, np.ones(len(log)))
+    with pytest.raises(DataError, match="no negative events"):
+        _fit(liked)
