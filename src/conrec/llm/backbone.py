@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
+from safetensors import SafetensorError
 from torch import Tensor
 
 from conrec.config import BackboneConfig
-from conrec.errors import ConfigError, MissingExtraError
+from conrec.errors import ArtefactError, ConfigError, MissingExtraError
 from conrec.items.semantic_ids import LETTERS, LEVELS, level_sizes
+from conrec.items.trie_nodes import Children
 
 try:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -121,6 +123,10 @@ class Backbone:
             logits = torch.einsum("...wd,...d->...w", chosen, hidden.to(chosen.dtype))
         return logits if head.bias is None else logits + head.bias[rows]
 
+    def logits(self, hidden: Float[Tensor, "*n d"], level: int, children: Children) -> Float[Tensor, "*n w"]:
+        """Logits of the codes of one level that may follow each hidden state; any in unused places."""
+        return self.head(hidden, 0) if level == 0 else self.head_at(hidden, level, children.code)
+
     def clone(self) -> Backbone:
         """An independent copy that shares the tokenizer."""
         return replace(self, model=copy.deepcopy(self.model))
@@ -187,12 +193,21 @@ def build_backbone(
 
 
 def load_backbone(folder: Path, sizes: int | Sequence[int], device: torch.device | str = "cpu") -> Backbone:
-    """Read a folder that `Backbone.save` wrote; ``sizes`` as in `build_backbone`."""
+    """Read a folder that `Backbone.save` wrote; ``sizes`` as in `build_backbone`.
+
+    Raises:
+        ArtefactError: a file is missing or damaged.
+        ConfigError: the model is of another kind than can be read here, or of other semantic IDs.
+    """
     sizes = level_sizes(sizes)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtefactError(f"is not a saved model ({reason[0]})", where=str(folder)) from None
     return _wrap(model.to(device), tokenizer, sizes, _token_names(sizes))
 
 

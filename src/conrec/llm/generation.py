@@ -20,10 +20,10 @@ from torch import Tensor
 from conrec.errors import DataError
 from conrec.items.eligible import EligibleTrie
 from conrec.llm.backbone import Backbone
-from conrec.llm.policy import NextCodes, Normalise, next_codes, read
-from conrec.llm.tree import Padding, TokenTree
+from conrec.llm.policy import CodeHead, NextCodes, Normalise, next_codes, read
+from conrec.llm.tree import Padding, PrefixTree
 
-__all__ = ["Beams", "beam_search", "first_round"]
+__all__ = ["Beams", "beam_search", "first_round", "search_tree"]
 
 FURTHER = 256
 """Prefixes of a length that a round after the first reads at most for a prompt, where k is no larger."""
@@ -83,8 +83,37 @@ def beam_search(
         ConrecError: the model's logits are not finite.
     """
     limit = first_round(k, width, budget)
-    search = _Search(backbone, read(backbone, prompts, trie, padding), trie, k, normalise)
-    rows = torch.arange(trie.rows, device=backbone.device)  # the requests still at work
+    tree = read(backbone, prompts, trie, padding)
+    return search_tree(backbone, tree, trie, k, limit, certified=certified, budget=budget, normalise=normalise)
+
+
+@torch.no_grad()
+def search_tree(
+    head: CodeHead,
+    tree: PrefixTree,
+    trie: EligibleTrie,
+    k: int,
+    limit: int,
+    *,
+    certified: bool = True,
+    budget: int | None = None,
+    normalise: Normalise = "allowed",
+) -> Beams:
+    """`beam_search` on the tree of a model of any make, once what its prefixes follow has been read.
+
+    Args:
+        head: from hidden states to logits of codes.
+        tree: a row for each request.
+        trie: the eligible items of each.
+        k: items per request; may exceed what is eligible.
+        limit: prefixes of each length read before anything is decided, `first_round`.
+        certified, budget, normalise: see `beam_search`.
+
+    Raises:
+        ConrecError: the model's logits are not finite.
+    """
+    search = _Search(head, tree, trie, k, normalise)
+    rows = torch.arange(trie.rows, device=tree.root.device)  # the requests still at work
     result = search.found()
     while True:
         search.expand(limit)
@@ -167,8 +196,8 @@ class _Search:
     For every request there is a pool of prefixes that the model has not read yet for each number of codes but the last.
     """
 
-    def __init__(self, backbone: Backbone, tree: TokenTree, trie: EligibleTrie, k: int, normalise: Normalise) -> None:
-        self.backbone, self.tree, self.trie, self.k, self.normalise = backbone, tree, trie, k, normalise
+    def __init__(self, head: CodeHead, tree: PrefixTree, trie: EligibleTrie, k: int, normalise: Normalise) -> None:
+        self.head, self.tree, self.trie, self.k, self.normalise = head, tree, trie, k, normalise
         device, rows = tree.root.device, trie.rows
         root = torch.zeros(rows, 1, dtype=tree.root.dtype, device=device)
         first = self._below(tree.root[:, None], trie.root(), root, -1, 0)
@@ -204,7 +233,7 @@ class _Search:
 
     def _read(self, prefixes: _Pool, level: int) -> None:
         """Let the model read prefixes of ``level`` + 1 codes, and put what follows where it belongs."""
-        tokens = prefixes.code + self.backbone.code_offset[level]
+        tokens = prefixes.code + self.head.code_offset[level]
         inner = level + 1 < len(self._pools)  # what follows has further codes behind it
         hidden = self.tree.extend((tokens, prefixes.parent), keep=inner)
         self._nodes += (prefixes.state >= 0).sum(1)
@@ -225,7 +254,7 @@ class _Search:
         level: int,
     ) -> _Pool:
         """What follows n prefixes, whose nodes in the tree are numbered from ``node``; unused places at -inf."""
-        following: NextCodes = next_codes(self.backbone, hidden, self.trie, state, level, self.normalise)
+        following: NextCodes = next_codes(self.head, hidden, self.trie, state, level, self.normalise)
         # Rounding may put a certain code a little above 0; a prefix must not gain by going on.
         total = score[..., None] + following.log_probability.clamp(max=0.0)
         total = total.masked_fill(following.state < 0, -torch.inf)

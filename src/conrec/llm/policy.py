@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,16 +12,34 @@ from torch import Tensor
 
 from conrec.errors import ConrecError, DataError
 from conrec.items.eligible import EligibleTrie
+from conrec.items.trie_nodes import Children
 from conrec.llm.backbone import Backbone
 from conrec.llm.tree import Padding, TokenTree
 
-__all__ = ["NextCodes", "Normalise", "distinct", "log_probabilities", "next_codes", "read"]
+__all__ = ["CodeHead", "NextCodes", "Normalise", "distinct", "log_probabilities", "next_codes", "read"]
 
 Normalise = Literal["allowed", "vocabulary"]
 """Over what probabilities sum to 1: the codes that the trie allows, or the model's whole vocabulary."""
 
 CELLS = 1 << 24
 """Logits of the whole vocabulary that are held at a time."""
+
+
+@runtime_checkable
+class CodeHead(Protocol):
+    """From hidden states to logits of codes; a `Backbone` is one."""
+
+    @property
+    def model(self) -> Any:
+        """Of `transformers`; its output embeddings are asked for the whole vocabulary."""
+
+    @property
+    def code_offset(self) -> tuple[int, ...]:
+        """Token id of code 0 of each level."""
+
+    def logits(self, hidden: Float[Tensor, "*n d"], level: int, children: Children) -> Float[Tensor, "*n w"]:
+        """See `Backbone.logits`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +58,7 @@ class NextCodes:
 
 
 def next_codes(
-    backbone: Backbone,
+    backbone: CodeHead,
     hidden: Float[Tensor, "B n d"],
     trie: EligibleTrie,
     state: Int64[Tensor, "B n"],
@@ -61,7 +79,7 @@ def next_codes(
         ConrecError: the logits are NaN or infinite.
     """
     children = trie.children(state, level)
-    logits = _wide(backbone.head(hidden, 0) if level == 0 else backbone.head_at(hidden, level, children.code))
+    logits = _wide(backbone.logits(hidden, level, children))
     logits = torch.where(children.allowed, logits, -torch.inf)
     if normalise == "vocabulary":
         total = _vocabulary_total(backbone, hidden)
@@ -82,7 +100,7 @@ def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _vocabulary_total(backbone: Backbone, hidden: Float[Tensor, "B n d"]) -> Float[Tensor, "B n 1"]:
+def _vocabulary_total(backbone: CodeHead, hidden: Float[Tensor, "B n d"]) -> Float[Tensor, "B n 1"]:
     """Log of the sum over the whole vocabulary, in slices that bound the memory."""
     head: torch.nn.Module = backbone.model.get_output_embeddings()
     flat = hidden.flatten(0, 1)

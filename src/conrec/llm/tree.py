@@ -10,7 +10,7 @@ Beams, rollouts and the scores of given candidates all run on this tree, with or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -20,13 +20,32 @@ from conrec.errors import ConfigError, DataError
 from conrec.llm.backbone import Backbone
 from conrec.llm.last_layer import reading_only
 
-__all__ = ["Padding", "TokenTree", "check_tree"]
+__all__ = ["Padding", "PrefixTree", "TokenTree", "check_tree"]
 
 TOLERANCE = 1e-4
 """Largest difference of logits, relative to their spread, that rounding may explain."""
 
 
 Padding = Literal["right", "left"]
+
+
+@runtime_checkable
+class PrefixTree(Protocol):
+    """A batch of requests and the prefixes of semantic IDs that a model has read behind each; `TokenTree` is one.
+
+    Attributes:
+        root: last hidden state of each request, float [B, d]; it predicts the first code.
+    """
+
+    root: Tensor
+
+    def extend(self, *layers: tuple[Tensor, Tensor], keep: bool = True) -> Float[Tensor, "B n d"]:
+        """Append nodes, see `TokenTree.extend`."""
+        ...
+
+    def select(self, rows: Int64[Tensor, " n"]) -> None:
+        """Go on with some of the rows only, in the given order."""
+        ...
 
 
 class TokenTree:
