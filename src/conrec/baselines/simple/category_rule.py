@@ -46,7 +46,7 @@ SPACE: dict[str, tuple[str | float | int | None, ...]] = {
     "rule": ("block", "share"),
     "order": ("live", "count"),
     "blocked_after": (2, 5),
-    "smoothing": (10.0, 100.0),
+    "smoothing": (30.0, 300.0),
 }
 """The grid that `conrec baselines search` searches."""
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["SPACE", "Ease", "solve"]
 
 SPACE: dict[str, tuple[float | int | None, ...]] = {
-    "training_half_life_days": (7.0, 30.0, None),
+    "training_half_life_days": (7.0, 20.0, None),
     "regularisation": (200.0, 1000.0, 5000.0),
     "positive": (-0.5, 0.0, 0.5),
 }

@@ -49,8 +49,8 @@ __all__ = ["SPACE", "ItemKnn", "similar_items"]
 
 KINDS: dict[str, type[ItemKnnConfig]] = {"item-knn-negatives": ItemKnnConfig, "item-knn-all": ItemKnnAllConfig}
 SPACE: dict[str, tuple[float | int | None, ...]] = {
-    "training_half_life_days": (7.0, 30.0, None),
-    "popularity": (0.0, 3.0, 30.0),
+    "training_half_life_days": (7.0, 20.0, None),
+    "popularity": (0.0, 3.0, 10.0),
     "target_power": (0.0, 0.25, 0.5),
     "shrinkage": (0.0, 5.0, 20.0),
 }

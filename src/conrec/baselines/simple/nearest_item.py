@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["SPACE", "NearestItem", "nearest_items"]
 
 SPACE: dict[str, tuple[float | int | None, ...]] = {
-    "training_half_life_days": (7.0, 30.0, None),
+    "training_half_life_days": (7.0, 20.0, None),
     "popularity_power": (0.0, 0.5, 1.0),
     "neighbours": (100, 500),
     "half_life_days": (7.0, 30.0, None),

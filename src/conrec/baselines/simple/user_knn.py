@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["SPACE", "UserKnn"]
 
 SPACE: dict[str, tuple[float | int | None, ...]] = {
-    "training_half_life_days": (7.0, 30.0, None),
+    "training_half_life_days": (7.0, 20.0, None),
     "popularity": (0.0, 100.0, 1000.0),
     "neighbours": (200, 1000),
     "positive": (0.0, 0.5, 1.0),

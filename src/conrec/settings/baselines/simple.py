@@ -1,4 +1,7 @@
-"""Settings of the baselines that count and look up neighbours."""
+"""Settings of the baselines that count and look up neighbours.
+
+The defaults were chosen by validation FHR@20 on MovieLens-100K and MovieTweetings together.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class ItemKnnConfig(Settings):
     """Is added to the denominator: similarities that rest on few users shrink."""
     popularity: NotNegative = 3.0
     """Weight of the item to which everybody has reacted, the item bias; 0: none."""
-    training_half_life_days: Rate | None = 30.0
+    training_half_life_days: Rate | None = 20.0
     """A dislike of the training period weighs half so many days before its end; None: age does not matter."""
     half_life_days: Rate | None = None
     """An event of a history weighs half after so many days; None: age does not matter."""
@@ -82,7 +85,7 @@ class UserKnnConfig(Settings):
     """Weight of a like."""
     popularity: NotNegative = 100.0
     """Weight of the mean of all users' dislikes, the item bias; 0: none."""
-    training_half_life_days: Rate | None = 30.0
+    training_half_life_days: Rate | None = 20.0
     """A dislike of the training period weighs half so many days before its end; None: age does not matter."""
     half_life_days: Rate | None = None
     """An event of a history weighs half after so many days; None: age does not matter."""
@@ -96,7 +99,7 @@ class UserKnnConfig(Settings):
 class EaseConfig(Settings):
     """EASE from signed feedback to dislikes."""
 
-    regularisation: Rate = 200.0
+    regularisation: Rate = 5000.0
     """λ, on the squares of the weights."""
     neutral: Weight = 0.0
     """Of a neutral event in the input; a dislike's is 1."""
@@ -104,11 +107,11 @@ class EaseConfig(Settings):
     """Of a like in the input."""
     intercept: bool = True
     """Whether one more input is 1 for everybody: the item bias."""
-    training_half_life_days: Rate | None = 30.0
+    training_half_life_days: Rate | None = 20.0
     """A dislike of the training period weighs half so many days before its end; None: age does not matter."""
     half_life_days: Rate | None = None
     """An event of a history weighs half after so many days; None: age does not matter."""
-    max_items: Positive = 6000
+    max_items: Positive = 4000
     """A larger catalogue is cut to the items with the most events."""
 
     @property
@@ -127,7 +130,7 @@ class CategoryRuleConfig(Settings):
     """Popularity: live, or the dislikes of the training period."""
     blocked_after: Positive = 5
     """Dislikes after which `block` blocks a category; each is halved with age."""
-    smoothing: Rate = 100.0
+    smoothing: Rate = 300.0
     """Dislikes of everybody that `share` adds to the user's."""
     half_life_days: Rate | None = None
     """A dislike weighs half after so many days; None: age does not matter."""
@@ -138,9 +141,9 @@ class NearestItemConfig(Settings):
 
     neighbours: Positive = 500
     """Items that each item keeps, the nearest."""
-    popularity_power: Power = 0.5
+    popularity_power: Power = 1.0
     """Of the number of dislikes of an item, plus 1; 0: the bare neighbourhood."""
-    training_half_life_days: Rate | None = 30.0
+    training_half_life_days: Rate | None = 20.0
     """A dislike of the training period weighs half so many days before its end; None: age does not matter."""
     half_life_days: Rate | None = None
     """A dislike of a history weighs half after so many days; None: age does not matter."""
