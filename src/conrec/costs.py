@@ -62,6 +62,6 @@ def read_costs(run_folder: Path, name: str) -> RowCosts | None:
 
 def _parameters(model: Recommender) -> int | None:
     if isinstance(model, GenerativeRecommender):
-        return sum(one.numel() for one in model.backbone.model.parameters())
+        return int(sum(one.numel() for one in model.backbone.model.parameters()))
     found: object = getattr(model, "parameters", None)
     return int(found) if isinstance(found, int) else None
