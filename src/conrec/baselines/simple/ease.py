@@ -87,7 +87,8 @@ class Ease(CatalogueScorer):
         targets = interactions(training_log, DISLIKES, settings.training_half_life_days)[:, kept]
         weights = solve(csr_array(inputs.T @ inputs), csr_array(inputs.T @ targets), settings.regularisation)
         dislikes = dislikes_of_late(training_log, settings.training_half_life_days)
-        return cls(weights.astype(np.float32), kept, by_dislikes(dislikes), settings)
+        # In the order of rows: a sparse product copies any other, and it is asked batch by batch.
+        return cls(np.ascontiguousarray(weights, dtype=np.float32), kept, by_dislikes(dislikes), settings)
 
     @property
     def parameters(self) -> int:
