@@ -15,14 +15,14 @@ from conrec.logs.log import Log
 from conrec.recommender import Queries
 from conrec.settings.baselines.language import InstructRecConfig
 from conrec.workspace import Workspace
-from tests.baselines.language.worlds import TASTE_CUT, TASTE_TITLES, backbone_of, language_space, taste
+from tests.baselines.language.worlds import TASTE_CUT, TASTE_TITLES, TINIER, backbone_of, language_space, taste
 from tests.baselines.worlds import space_of
 from tests.conformance import CUT, RecommenderConformance, small_log
 
 
 def untrained(log: Log, cut: int, orders: int = 2) -> InstructRec:
     space = space_of(log, cut)
-    backbone = backbone_of(space, noise=0.3)
+    backbone = backbone_of(space, 0.3, TINIER)
     return InstructRec(backbone, TitlePrompts(backbone, space.titles, 3, 24), InstructRecConfig(orders=orders), 16)
 
 

@@ -25,9 +25,12 @@ TASTE_CUT = 36 * DAY
 TASTE_TITLES = [f"{('Red', 'Blue')[item % 2]} number {item // 2}" for item in range(ITEMS)]
 
 
-def backbone_of(space: Workspace, noise: float = 0.0) -> Backbone:
+TINIER = TINY.model_copy(update={"hidden_size": 16, "layers": 1, "heads": 2, "key_value_heads": 1})
+
+
+def backbone_of(space: Workspace, noise: float = 0.0, sizes: BackboneConfig = TINY) -> Backbone:
     """A tiny Qwen3 for the items of a run; noise makes its answers differ as after some training."""
-    backbone = build_backbone(TINY, space.items.semantic_ids.sizes, space.titles, INSTRUCTIONS, seed=1)
+    backbone = build_backbone(sizes, space.items.semantic_ids.sizes, space.titles, INSTRUCTIONS, seed=1)
     chance = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in backbone.model.parameters():
