@@ -168,8 +168,8 @@ _ENTRIES = (
         "arXiv 2311.09049", ("semantic IDs",), "both",
     ),
     Entry(
-        "mini-one-rec", "language.mini_one_rec:MiniOneRec", ("baselines.mini_one_rec", *LANGUAGE), "lc-rec-negatives",
-        "arXiv 2510.24431", ("semantic IDs",), "negative",
+        "mini-one-rec", "language.mini_one_rec:MiniOneRec", ("baselines.mini_one_rec", "grpo", *LANGUAGE),
+        "lc-rec-negatives", "arXiv 2510.24431", ("semantic IDs",), "negative",
     ),
 )  # fmt: skip
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -104,7 +104,13 @@ def test_both_signs_are_predicted_behind_their_sign(space: Workspace) -> None:
 def test_intentions_as_text(space: Workspace) -> None:
     found = said(tasks := tasks_of(space), tasks.intentions(100, np.random.default_rng(0)))
     start = f"What of this kind will this user not want next? Horror, Space.{END}"
-    assert found == {(f"{start}<disliked>", sid(3)), (f"{start}<disliked>{sid(1)}<disliked>", sid(3))}
+    instruction = start.removesuffix(f" Horror, Space.{END}")
+    assert found == {
+        (f"{start}<disliked>", sid(3)),
+        (f"{start}<disliked>{sid(1)}<disliked>", sid(3)),
+        (f"{instruction} Horror. A shark.{END}<disliked>", sid(1)),  # nothing was disliked before
+        (f"{instruction} Crime, Drama. Two men.{END}<disliked>", sid(0)),
+    }
 
 
 def test_preferences_are_what_is_disliked_beyond_the_usual(space: Workspace) -> None:
@@ -127,6 +133,23 @@ def test_shares_count_samples_and_0_leaves_a_task_out(space: Workspace) -> None:
     assert len(only.samples(40, rng)) == 20
     few = tasks_of(space, (NEGATIVE, POSITIVE), **{**none, "asymmetric_share": 1.0, "task_events": 1})
     assert {text.count("<disliked>") + text.count("<liked>") for text, _ in said(few, few.samples(60, rng))} == {2}
+
+
+@pytest.mark.parametrize("signs", [(NEGATIVE,), (NEGATIVE, POSITIVE)])
+@pytest.mark.parametrize("n", [0, 1, 2, 37])
+def test_a_task_gives_as_many_samples_as_it_is_asked_for(space: Workspace, signs: tuple[int, ...], n: int) -> None:
+    """Though half of the events have no history, a quarter of the items no description, some histories no dislike."""
+    tasks, rng = tasks_of(space, signs), np.random.default_rng(1)
+    for task in (tasks.descriptions, tasks.asymmetric, tasks.intentions, tasks.preferences):
+        assert len(task(n, rng)) == n
+
+
+def test_events_come_once_before_they_come_again(space: Workspace) -> None:
+    """Three dislikes of described items: three samples answer with all of them, whatever the order."""
+    tasks = tasks_of(space)
+    for seed in range(5):
+        found = said(tasks, tasks.intentions(3, np.random.default_rng(seed)))
+        assert {answer for _, answer in found} == {sid(0), sid(1), sid(3)}
 
 
 def test_what_a_log_lacks_leaves_tasks_out() -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from conrec.baselines.language import mini_one_rec
 from conrec.baselines.language.lc_rec import LcRec
 from conrec.baselines.language.mini_one_rec import MiniOneRec
+from conrec.baselines.registry import REGISTRY
+from conrec.config import GrpoConfig, load_config
 from conrec.errors import ArtefactError
+from conrec.llm.sft import Curve
 from conrec.protocol import NEGATIVE
 from conrec.workspace import Workspace
 from tests.baselines.language.worlds import language_space
@@ -75,6 +80,33 @@ def test_mini_one_rec_keeps_what_lc_rec_learned(space: Workspace, fitted: LcRec)
     assert {"reward_std", "kl"} <= set(model.curve)
     again = MiniOneRec.fit(space, "mini-one-rec")
     assert again.curve == model.curve
+
+
+def test_mini_one_rec_has_the_grpo_of_conrecs_stages(
+    space: Workspace, fitted: LcRec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of `grpo` that its own section does not say, so that it is trained anew where that changes."""
+    changed = {"clip": 0.07, "std_floor": 0.3, "updates_per_rollout": 2, "micro_batch_size": 4, "batch_size": 99}
+    overrides = {**OVERRIDES, "grpo": {**changed, "learning_rate": 0.5, "group_size": 3, "evaluations": 1}}
+    other = Workspace(space.folder, load_config(overrides={**overrides, "run": {"threads": 1}}))
+    for name in ("prepared", "items", "trie"):
+        setattr(other, name, getattr(space, name))
+    seen: list[GrpoConfig] = []
+
+    def spy(*given: Any, **_: Any) -> Curve:
+        seen.extend(one for one in given if isinstance(one, GrpoConfig))
+        return Curve()
+
+    monkeypatch.setattr(mini_one_rec, "train_stage", spy)
+    MiniOneRec.fit(other, "mini-one-rec")
+    own = other.config.baselines.mini_one_rec
+    (config,) = seen
+    assert (config.clip, config.std_floor, config.updates_per_rollout, config.micro_batch_size) == (0.07, 0.3, 2, 4)
+    assert (config.batch_size, config.learning_rate) == (16, 3e-4)
+    assert (config.group_size, config.rollouts, config.evaluations) == (own.group_size, own.rollouts, own.evaluations)
+    assert [(one.context, one.samples, one.kl_weight) for one in config.stages] == [("negative", 64, own.kl_weight)]
+    sections = REGISTRY["mini-one-rec"].sections
+    assert space.section(*sections) != other.section(*sections)
 
 
 def test_a_damaged_or_missing_start_is_refused(space: Workspace, fitted: LcRec, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 from conrec.baselines.language.tallrec import Judged, TallRec, judged_loss
 from conrec.baselines.language.titles import TitlePrompts
 from conrec.errors import ArtefactError, NotApplicableError
+from conrec.llm.backbone import Backbone
 from conrec.logs.log import Log
 from conrec.recommender import Queries
 from conrec.settings.baselines.language import TallRecConfig
 from conrec.workspace import Workspace
-from tests.baselines.language.worlds import TASTE_CUT, TASTE_TITLES, TINIER, backbone_of, language_space, taste
+from tests.baselines.language.worlds import ITEMS, TASTE_CUT, TASTE_TITLES, TINIER, backbone_of, language_space, taste
 from tests.baselines.worlds import space_of
 from tests.conformance import CUT, RecommenderConformance, small_log
 
@@ -132,6 +133,41 @@ def test_samples_are_of_the_training_period_and_answer_first(fitted: tuple[Works
         assert text.endswith("<|end|>")
         assert 2 <= len(one.titles) <= 1 + 3 + 2
         assert one.titles[0] not in one.titles[1:]
+
+
+def test_no_item_of_the_history_or_disliked_in_the_window_is_answered_with_no(tmp_path: Path) -> None:
+    """So many are asked for that all items which may be drawn are: every other item of the training period."""
+    settings = {"samples": 40, "exposed": 3, "uniform": 1_000}
+    space = language_space(
+        taste(), TASTE_CUT, tmp_path, overrides={"baselines": {"tallrec": settings}}, titles=TASTE_TITLES
+    )
+    model = TallRec.of(space, backbone_of(space, sizes=TINIER))
+    of_title = {tuple(model.prompts.title(item)): item for item in range(ITEMS)}
+    log, anchors = space.training_log, space.prepared.anchors.of_split("train")
+    barred_of: dict[tuple[int, ...], list[set[int]]] = {}
+    for row in range(len(anchors)):
+        user, time = int(anchors.user[row]), int(anchors.timestamp[row])
+        barred = {*log.item[log.history(user, time)].tolist(), *anchors.future_negatives[row].tolist()}
+        key = (*model.prompts.pointwise(log, user, time), -1, int(anchors.next_item[row]))
+        barred_of.setdefault(key, []).append(barred)
+    assert max(len(one) for one in anchors.future_negatives) > 1
+    for one in model.samples(space, "tallrec"):
+        item, *others = [of_title[tuple(title)] for title in one.titles]
+        assert len(set(others)) == len(others)
+        assert set(range(ITEMS)) - set(others) in barred_of[(*one.ids, -1, item)]
+
+
+def test_answers_that_begin_alike_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = language_space(taste(), TASTE_CUT, tmp_path, titles=TASTE_TITLES)
+    plain = Backbone.text_ids
+
+    def with_beginnings(self: Backbone, text: str) -> list[int]:
+        """As tokenizers do that write the beginning of a word as a token of its own."""
+        return [*plain(self, "_"), *plain(self, text)]
+
+    monkeypatch.setattr(Backbone, "text_ids", with_beginnings)
+    with pytest.raises(NotApplicableError, match="first tokens of Yes and No, and both are '_'"):
+        TallRec.fit(space, "tallrec")
 
 
 def test_a_large_catalogue_is_not_ranked(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_long_titles_are_cut_and_still_end(prompts: TitlePrompts) -> None:
 
 def test_yes_and_no_begin_differently(prompts: TitlePrompts) -> None:
     assert prompts.yes != prompts.no
+    prompts.require_answers()
     assert text(prompts, [prompts.yes])[0] == "Y"
     assert text(prompts, [prompts.no])[0] == "N"
 

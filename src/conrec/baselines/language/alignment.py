@@ -17,7 +17,7 @@ without one, and logs without categories, leave the tasks out that need them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -99,41 +99,45 @@ class AlignmentTasks:
         return found
 
     def asymmetric(self, n: int, rng: np.random.Generator) -> list[Stretch]:
-        """n of: semantic IDs to the next title, and titles to the next semantic ID."""
-        found = []
-        for event, past in self._drawn(n if has_titles(self.space) else 0, rng):
+        """n of: semantic IDs to the next title, and titles to the next semantic ID; always behind a history."""
+
+        def write(event: int) -> Stretch | None:
+            past = self._past(event)
+            if not len(past):
+                return None
             item, cue = int(self._log.item[event]), self._sign(event)
-            title = self.prompts.title_answer(self.space.titles[item])
             if rng.random() < 0.5:
-                found.append(answered([*self._text(NEXT_TITLE), *self._signed(past), cue], title))
-            else:
-                shown = [one for e in past.tolist() for one in (self._sign(e), *self._title(int(self._log.item[e])))]
-                found.append(answered([*self._text(NEXT), *shown, cue], self.prompts.sid(item)))
-        return found
+                title = self.prompts.title_answer(self.space.titles[item])
+                return answered([*self._text(NEXT_TITLE), *self._signed(past), cue], title)
+            shown = [one for e in past.tolist() for one in (self._sign(e), *self._title(int(self._log.item[e])))]
+            return answered([*self._text(NEXT), *shown, cue], self.prompts.sid(item))
+
+        return _written(n, self._targets, write, rng) if has_titles(self.space) else []
 
     def intentions(self, n: int, rng: np.random.Generator) -> list[Stretch]:
-        """n descriptions of a next item to its semantic ID, every other one behind the history."""
-        found = []
-        for event, past in self._drawn(n, rng):
+        """n descriptions of a next item to its semantic ID, every other one behind the history, if there is one."""
+
+        def write(event: int) -> Stretch:
             item = int(self._log.item[event])
-            if not self._described[item]:
-                continue
-            shown = self._signed(past) if rng.random() < 0.5 else []
+            shown = self._signed(self._past(event)) if rng.random() < 0.5 else []
             prompt = [*self._text(INTENDED), *self._description(item), *self._end, *shown, self._sign(event)]
-            found.append(answered(prompt, self.prompts.sid(item)))
-        return found
+            return answered(prompt, self.prompts.sid(item))
+
+        return _written(n, self._targets[self._described[self._log.item[self._targets]]], write, rng)
 
     def preferences(self, n: int, rng: np.random.Generator) -> list[Stretch]:
         """n histories to the kinds that were disliked most in them."""
         names = self.space.categories.names
-        found = []
-        for _, past in self._drawn(n, rng):
+
+        def write(event: int) -> Stretch | None:
+            past = self._past(event)
             kinds = self._most_disliked(past)
-            if len(kinds):
-                answer = self._cut(" " + ", ".join(names[kind] for kind in kinds))
-                prompt = [*self._text(PREFERENCE), *self._signed(past), *self._end]
-                found.append(answered(prompt, [*answer, *self._end]))
-        return found
+            if not kinds:
+                return None
+            answer = self._cut(" " + ", ".join(names[kind] for kind in kinds))
+            return answered([*self._text(PREFERENCE), *self._signed(past), *self._end], [*answer, *self._end])
+
+        return _written(n, self._targets, write, rng) if names else []
 
     def _most_disliked(self, past: Array) -> list[int]:
         """At most `KINDS` categories of the dislikes among some events, the most above their usual share first."""
@@ -144,15 +148,11 @@ class AlignmentTasks:
         order = np.argsort(-above, kind="stable")[:KINDS]
         return [int(kind) for kind in order if counts[kind] and above[kind] > 0]
 
-    def _drawn(self, n: int, rng: np.random.Generator) -> list[tuple[int, Array]]:
-        """n events of the training period with what a prompt at their time shows, without those that show nothing."""
-        found = []
-        for event in rng.choice(self._targets, n).tolist() if len(self._targets) else []:
-            user, time = int(self._log.user[event]), int(self._log.timestamp[event])
-            past = self.prompts.select(self._log, user, time, self.context)
-            if len(past):
-                found.append((event, past[-self.settings.task_events :]))
-        return found
+    def _past(self, event: int) -> Int[Array, " shown"]:
+        """The events that a prompt at the time of an event shows."""
+        user, time = int(self._log.user[event]), int(self._log.timestamp[event])
+        past: Array = self.prompts.select(self._log, user, time, self.context)[-self.settings.task_events :]
+        return past
 
     def _signed(self, events: Array) -> list[int]:
         """Events as signed semantic IDs."""
@@ -206,3 +206,29 @@ class AlignmentTasks:
         counts = np.bincount(self.space.categories.of.take(items).values, minlength=len(names)).astype(np.float64)
         usual: Array = counts / max(1.0, counts.sum())
         return usual
+
+
+def _written(
+    n: int, events: Int[Array, " events"], write: Callable[[int], Stretch | None], rng: np.random.Generator
+) -> list[Stretch]:
+    """n samples of events in random order, passing over those of which none can be written.
+
+    Where the others are fewer than n they come again; there are no samples where there are no others.
+
+    Args:
+        n: samples.
+        events: to choose from.
+        write: a sample of an event; None where the event has none, which hangs on the event alone.
+        rng: of the order.
+    """
+    found: list[Stretch] = []
+    usable: list[int] = []
+    for event in rng.permutation(events).tolist():
+        if len(found) == n:
+            return found
+        sample = write(event)
+        if sample is not None:
+            found.append(sample)
+            usable.append(event)
+    again = rng.choice(usable, n - len(found)).tolist() if usable else []
+    return found + [sample for event in again if (sample := write(event)) is not None]

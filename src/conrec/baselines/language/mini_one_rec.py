@@ -7,8 +7,9 @@ with a KL term towards its start. Departures:
 
 * the target is the next dislike;
 * prompts of the main task alone; the authors also reward answers to titles;
-* optimiser, schedule, clipping, floor of the standard deviation and renormalised probabilities are those of CoNRec's
-  stages (`conrec.llm.grpo_stage`), so that the two differ in reward, rollouts and curriculum and in nothing else;
+* optimiser, schedule, loss, clipping, updates on a batch, floor of the standard deviation and renormalised
+  probabilities are those of CoNRec's stages (`conrec.llm.grpo_stage`, and `grpo` of the configuration where the row's
+  own section says nothing), so that the two differ in reward, rollouts and curriculum and in nothing else;
 * the state with the best validation FHR@20 is kept, the start among them.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 from conrec.arrays import Ragged
 from conrec.baselines.language.tuned import TunedModel
 from conrec.baselines.registry import REGISTRY, context_of
-from conrec.config import GrpoConfig, GrpoStageConfig
+from conrec.config import GrpoStageConfig
 from conrec.llm.curriculum import Stage, draw_samples
 from conrec.llm.grpo_stage import train_stage
 from conrec.llm.rewards import HitRankReward
@@ -60,15 +61,9 @@ class MiniOneRec(TunedModel):
         train = space.prepared.anchors.of_split("train")
         samples = draw_samples(train, _next, stage.prompts, log, context, settings.samples, seed)
         stage_config = GrpoStageConfig(context=context, kl_weight=settings.kl_weight, samples=settings.samples)
-        config = GrpoConfig(
-            stages=(stage_config,),
-            group_size=settings.group_size,
-            batch_size=settings.batch_size,
-            rollouts=settings.rollouts,
-            learning_rate=settings.learning_rate,
-            evaluations=settings.evaluations,
-            micro_batch_size=space.config.grpo.micro_batch_size,
-        )
+        own = ("group_size", "batch_size", "rollouts", "learning_rate", "evaluations")
+        update = {"stages": (stage_config,), **{field: getattr(settings, field) for field in own}}
+        config = space.config.grpo.model_copy(update=update)
         curve = train_stage(
             backbone,
             backbone.clone(),

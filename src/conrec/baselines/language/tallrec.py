@@ -5,8 +5,8 @@ is the log-odds of Yes against No, read off the first token of the answer as the
 
 * the target is turned around: Yes means a dislike;
 * an item answered with No is one that was exposed to the user the same day and not disliked, drawn as candidates are,
-  and some are drawn from the whole catalogue, so that the model has met what it is asked to rank; the paper takes what
-  the user rated well;
+  and some are drawn from the whole catalogue without his history and without what he disliked in the window, so that
+  the model has met what it is asked to rank; the paper takes what the user rated well;
 * the items of an anchor are read behind one reading of its prompt, in training as in prediction, and the loss compares
   Yes with No alone: ``-log sigmoid(+-(logit(Yes) - logit(No)))``, the mean over all items of a batch, where Yes and
   No weigh the same;
@@ -73,12 +73,13 @@ class TallRec(TitleModel):
         """Tune the backbone of the translation stage on the training period.
 
         Raises:
-            NotApplicableError: no item has a title.
+            NotApplicableError: no item has a title, or the backbone writes Yes and No alike at first.
         """
         require_titles(space)
         settings = space.config.baselines.tallrec
         backbone = space.backbone(REGISTRY[name].start)
         model = cls.of(space, backbone)
+        model.prompts.require_answers()
         log, validation = space.prepared.log, space.validation
         curve = train_supervised(
             backbone,
@@ -103,12 +104,16 @@ class TallRec(TitleModel):
         anchors = anchors.select(rng.permutation(len(anchors))[: settings.samples])
         horizon = config.protocol.horizon_days * DAY
         exposed = draw_exposed(space.training_log, anchors, horizon, CANDIDATES - 1, rng)
-        known = np.flatnonzero(space.trained_items)
-        found = []
+        trained, found = space.trained_items, []
         for row in range(len(exposed)):
             user, time, item = int(exposed.user[row]), int(exposed.timestamp[row]), int(exposed.item[row])
-            uniform = rng.choice(known, settings.uniform)
-            others = [*exposed.others[row][: settings.exposed].tolist(), *uniform[uniform != item].tolist()]
+            others = exposed.others[row][: settings.exposed].tolist()
+            free = trained.copy()
+            free[space.training_log.item[space.training_log.history(user, time)]] = False
+            free[anchors.future_negatives[row]] = False
+            free[others] = False
+            drawn = np.flatnonzero(free)
+            others += rng.choice(drawn, min(settings.uniform, len(drawn)), replace=False).tolist()
             titles = [self.prompts.title(one) for one in (item, *others)]
             found.append(Judged(self.prompts.pointwise(space.training_log, user, time), titles))
         return found

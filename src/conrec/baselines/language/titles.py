@@ -51,7 +51,7 @@ class TitlePrompts:
         title_tokens: a title is cut here.
 
     Attributes:
-        yes, no: first tokens of the two answers, which differ in any tokenizer: they begin with different letters.
+        yes, no: first tokens of the two answers; see `require_answers`.
     """
 
     def __init__(self, backbone: Backbone, titles: Sequence[str], history: int, title_tokens: int) -> None:
@@ -64,6 +64,18 @@ class TitlePrompts:
 
     def __len__(self) -> int:
         return len(self._title)
+
+    def require_answers(self) -> None:
+        """Refuse a tokenizer in which both answers begin with one token, such as one for the beginning of a word.
+
+        Raises:
+            NotApplicableError: `yes` and `no` are the same.
+        """
+        if self.yes == self.no:
+            token = self.backbone.tokenizer.convert_ids_to_tokens(self.yes)
+            raise NotApplicableError(
+                f"it compares the first tokens of {YES} and {NO}, and both are {token!r} in this backbone's tokenizer"
+            )
 
     def title(self, item: int) -> list[int]:
         """The tokens of a title, and the one that ends it."""

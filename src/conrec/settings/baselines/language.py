@@ -75,7 +75,7 @@ class InstructRecConfig(TitleSettings):
 
 
 class MiniOneRecConfig(Settings):
-    """MiniOneRec: plain GRPO behind LC-Rec on negatives."""
+    """MiniOneRec: plain GRPO behind LC-Rec on negatives; what is not here is as in `GrpoConfig`."""
 
     samples: Positive = 2_560
     """Training anchors, each seen once."""
