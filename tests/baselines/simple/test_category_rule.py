@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from conrec.baselines.simple.category_rule import CategoryRule
 from conrec.baselines.simple.fallback import LEAST
@@ -76,14 +77,43 @@ def test_scores_are_the_formula(
     for row, (user, time) in enumerate(zip(queries.user, queries.timestamp, strict=True)):
         own, total = _dislikes_by_category(log, int(user), int(time), half_life)
         popular = times if order == "count" else live[row] + LEAST * times / times.max()
+        if rule == "block":
+            blocked = np.array([any(own.get(kind, 0.0) >= 2 for kind in one) for one in kinds])
+            first = np.lexsort((np.arange(log.n_items), -times, -popular, -blocked.astype(int)))
+            assert np.lexsort((np.arange(log.n_items), -found[row])).tolist() == first.tolist()
+            same = (np.diff(popular[first]) == 0) & (np.diff(times[first]) == 0) & (np.diff(blocked[first]) == 0)
+            assert (np.diff(found[row][first]) == 0).tolist() == same.tolist()
+            continue
         for item in range(log.n_items):
-            if rule == "block":
-                blocked = any(own.get(kind, 0.0) >= 2 for kind in kinds[item])
-                expected = blocked + popular[item] / (popular.max() + 1)
-            else:
-                ratios = [(own.get(kind, 0.0) / share[kind] + 4.0) / (total + 4.0) for kind in kinds[item]]
-                expected = (np.mean(ratios) if ratios else 1.0) * popular[item]
+            ratios = [(own.get(kind, 0.0) / share[kind] + 4.0) / (total + 4.0) for kind in kinds[item]]
+            expected = (np.mean(ratios) if ratios else 1.0) * popular[item]
             np.testing.assert_allclose(found[row, item], expected, rtol=1e-5, atol=1e-12)
+
+
+def test_numbers_of_dislikes_order_blocked_items_too_where_nothing_is_live() -> None:
+    """Also in a large catalogue, where they differ by less than float32 tells apart next to 1."""
+    n = 100_000
+    user = np.zeros(6, dtype=int)
+    log = Log.from_columns(
+        ("one",), tuple(f"i{item}" for item in range(n)), user, np.arange(6), np.arange(6) * DAY, user - 1
+    )
+    dislikes = np.random.default_rng(0).permutation(n) + 1.0
+    odd = np.arange(n) % 2
+    member = csr_array((np.ones(n), odd, np.arange(n + 1)), shape=(n, 2))
+    queries = Queries(np.zeros(2, dtype=np.int32), np.array([1, 500]) * DAY)
+    settings = CategoryRuleConfig(rule="block", blocked_after=3)
+    # On day 500 nothing is live and both kinds are blocked; on day 1 neither is, and item 0 is live.
+    model = CategoryRule(member, np.array([0.5, 0.5]), dislikes, settings, LIVE)
+    early, late = model.scores(log, queries)
+    order = np.argsort(-dislikes)
+    assert np.argsort(-late, kind="stable").tolist() == order.tolist()
+    assert np.argsort(-early, kind="stable").tolist() == [0, *order[order != 0].tolist()]
+    # On the fifth day items 0, 2 and 4 have been disliked: all even items come first, and of both halves what is live.
+    (fifth,) = model.scores(log, Queries(np.zeros(1, dtype=np.int32), np.array([4 * DAY + 1])))
+    behind = [item for item in order.tolist() if item > 4]
+    expected = [4, 2, 0, *(item for item in behind if item % 2 == 0), 3, 1, *(item for item in behind if item % 2)]
+    assert np.argsort(-fifth, kind="stable").tolist() == expected
+    assert len(set(fifth.tolist())) == n
 
 
 @pytest.mark.parametrize("rule", ["block", "share"])

@@ -93,7 +93,10 @@ def test_weights_and_scores_are_the_formula() -> None:
             own[item] += settings.weights[sign + 1]
         expected = LEAST * times / times.max()
         expected[model.kept] += own[model.kept] @ weights[:-1] + weights[-1]
-        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[row, model.kept], expected[model.kept], rtol=1e-4, atol=1e-5)
+        lowest = np.floor(min(0.0, found[row, model.kept].min()))
+        values = sorted(set(times[model.rest].tolist()), reverse=True)
+        assert found[row, model.rest].tolist() == [lowest - 1 - values.index(times[item]) for item in model.rest]
 
 
 def test_a_large_catalogue_is_cut_to_the_items_with_the_most_events() -> None:
@@ -110,8 +113,42 @@ def test_a_large_catalogue_is_cut_to_the_items_with_the_most_events() -> None:
     weights = solve(gram, gram, model.settings.regularisation)
     np.testing.assert_allclose(model.weights[:-1], weights, rtol=1e-5)
     queries = Queries(np.array([3], dtype=np.int32), np.array([CUT]))
-    rest = np.setdiff1d(np.arange(train.n_items), model.kept)
-    assert (model.scores(train, queries)[0, rest] <= LEAST).all()
+    rest = [item for item in range(train.n_items) if item not in model.kept]
+    assert model.rest.tolist() == rest
+    scores = model.scores(train, queries)[0]
+    by_score = sorted(rest, key=lambda item: (-scores[item], item))
+    assert by_score == sorted(rest, key=lambda item: (-events[item], item))
+    assert scores[by_score[0]] < scores[model.kept].min()
+
+
+@pytest.mark.parametrize("n_items", [40, 105_096])
+def test_items_beyond_the_cut_stand_below_all_others_whatever_the_weights(n_items: int) -> None:
+    """Weights below 0 push an item below 0, in one query further than in another."""
+    log = small_log(items=40)
+    log = Log.from_columns(
+        log.user_ids, tuple(f"i{one}" for one in range(n_items)), log.user, log.item, log.timestamp, log.feedback
+    )
+    random = np.random.default_rng(3)
+    kept = np.sort(random.permutation(40)[:12])
+    weights = random.normal(-2.0, 3.0, (13, 12)).astype(np.float32)
+    fallback = LEAST * random.permutation(n_items) / n_items  # all different
+    model = Ease(weights, kept, fallback, EaseConfig(positive=-0.5, neutral=0.25))
+    queries = queries_of(log).select(slice(0, None, 9))
+    scores = model.scores(log, queries)
+    assert len(set(np.floor(scores[:, kept].min(axis=1)).tolist())) > 3
+    assert (scores[:, kept].min(axis=1) < -2).any()
+    order = model.rest[np.argsort(-fallback[model.rest])]
+    assert (scores[:, order[0]] < scores[:, kept].min(axis=1)).all()
+    assert (scores[:, order[0]] < 0).all()
+    assert (np.diff(scores[:, order], axis=1) == -1).all()
+
+
+def test_regularisation_shrinks_the_intercept_too() -> None:
+    train = small_log().before(CUT)
+    settings = EaseConfig(neutral=0.0, positive=0.0, regularisation=1e9, training_half_life_days=None)
+    model = Ease.of(train, settings)
+    disliked, n = (interactions(train, DISLIKES).toarray() > 0).sum(axis=0), len(np.unique(train.user))
+    np.testing.assert_allclose(model.weights[-1], disliked[model.kept] / (n + 1e9), rtol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [DISLIKED, EaseConfig(training_half_life_days=None)], ids=["dislikes", "signed"])

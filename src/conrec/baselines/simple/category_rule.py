@@ -4,7 +4,8 @@ Two forms, over the categories c of an item, with ``d(u, c)`` the user's dislike
 query, halved with age, and ``d(u) = Σ_c d(u, c)``:
 
 * ``block``: a category with at least ``blocked_after`` dislikes is blocked; items in a blocked category come before
-  all others, and within both by popularity;
+  all others, and within both by popularity. The score is a whole number that says the item's place and no more: items
+  of equal popularity share one, and float32 keeps all of them apart in catalogues of up to four million items;
 * ``share``: popularity times the mean over the item's categories of ``(d(u, c) / q(c) + s) / (d(u) + s)``: how much
   more often this user's dislikes fall into the category than everybody's, whose share of it is ``q(c)`` in the training
   period; smoothed by s dislikes of everybody.
@@ -30,7 +31,7 @@ from conrec.baselines.base import CatalogueScorer
 from conrec.baselines.simple.fallback import by_dislikes, dislikes_of_late
 from conrec.baselines.simple.popularity import LivePopularity
 from conrec.baselines.simple.profiles import DISLIKES, profiles
-from conrec.baselines.simple.rows import csr_tensors, read_csr
+from conrec.baselines.simple.rows import csr_tensors, in_memory, read_csr
 from conrec.baselines.simple.saved import read_settings, read_tables, table_of, write_model
 from conrec.errors import NotApplicableError
 from conrec.logs.log import Log
@@ -56,12 +57,15 @@ class CategoryRule(CatalogueScorer):
     """The rule with what it counted.
 
     Attributes:
-        categories: float32 [items, categories], 1 where the item is in the category.
+        categories: [items, categories], 1 where the item is in the category; see
+            `conrec.baselines.simple.rows.in_memory`.
         share: float64 [categories], q(c): of everybody's dislikes of the training period, one added to each.
         dislikes: float64 [items], in the training period.
         settings: of the rule.
         live: of the live popularity.
         curve: empty; nothing is trained in steps.
+        items: [categories, items], the transpose of ``categories``.
+        place: float32 [items], from below among the distinct numbers of dislikes: 0, 1, …
     """
 
     categories: csr_array
@@ -70,6 +74,13 @@ class CategoryRule(CatalogueScorer):
     settings: CategoryRuleConfig
     live: PopularityConfig
     curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+    items: csr_array = field(init=False)
+    place: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Turn the table over and order the items once, not for every batch of queries."""
+        object.__setattr__(self, "items", in_memory(csr_array(self.categories.T)))
+        object.__setattr__(self, "place", np.unique(self.dislikes, return_inverse=True)[1].astype(np.float32))
 
     @classmethod
     def fit(cls, space: Workspace, name: str) -> CategoryRule:
@@ -102,7 +113,8 @@ class CategoryRule(CatalogueScorer):
         member = csr_array((np.ones(len(of.values), dtype=np.float32), of.values, of.offsets), shape=shape)
         member.sort_indices()
         dislikes = dislikes_of_late(training_log, None)
-        there = 1.0 + dislikes @ member.astype(np.float64)
+        member = in_memory(member)
+        there = 1.0 + dislikes @ member
         return cls(member, there / there.sum(), dislikes, settings, live)
 
     @property
@@ -114,22 +126,30 @@ class CategoryRule(CatalogueScorer):
         """Items of disliked categories first or weighted up, by popularity."""
         history = profiles(log, queries, DISLIKES, self.settings.half_life_days)
         disliked = csr_array(history @ self.categories)
-        popular = self._popular(log, queries)
         if self.settings.rule == "block":
-            blocked = csr_array(disliked >= self.settings.blocked_after).astype(np.float64)
-            first: Array = (blocked @ self.categories.T).toarray() > 0
-            result: Array = first + popular / (popular.max(axis=1, keepdims=True) + 1.0)
-        else:
-            result = self._more_than_others(disliked) * popular
-        return result.astype(np.float32)
+            blocked = in_memory(csr_array(disliked >= self.settings.blocked_after))
+            result: Array = self._places(log, queries)
+            result[(blocked @ self.items).toarray() > 0] += 2 * len(self.place)
+            return result
+        return (self._more_than_others(disliked) * self._popular(log, queries)).astype(np.float32)
 
     def _more_than_others(self, disliked: csr_array) -> Float64[Array, "queries items"]:
         """Mean over each item's categories of the smoothed ratio of shares; 1 without a category."""
         smoothing, all_of = self.settings.smoothing, np.asarray(disliked.sum(axis=1)).reshape(-1, 1)
         ratio = (disliked.toarray() / self.share + smoothing) / (all_of + smoothing)
         n_categories = np.diff(self.categories.indptr)
-        mean = np.asarray(self.categories.astype(np.float64) @ ratio.T).T / np.maximum(1, n_categories)
+        mean = np.asarray(self.categories @ ratio.T).T / np.maximum(1, n_categories)
         return np.where(n_categories > 0, mean, 1.0)
+
+    def _places(self, log: Log, queries: Queries) -> Float32[Array, "queries items"]:
+        """Place of each item from below by popularity, below 2 items; those that are live are all above the rest."""
+        result = np.tile(self.place, (len(queries), 1))
+        if self.settings.order == "live":
+            for row, live in enumerate(LivePopularity(self.live).scores(log, queries)):
+                there = np.flatnonzero(live)
+                popular = live[there] + by_dislikes(self.dislikes)[there]
+                result[row, there] = len(self.place) + np.unique(popular, return_inverse=True)[1]
+        return result
 
     def _popular(self, log: Log, queries: Queries) -> Float64[Array, "queries items"]:
         """Popularity at the time of each query."""
@@ -152,4 +172,4 @@ class CategoryRule(CatalogueScorer):
         settings, tables = read_settings(folder, CategoryRuleConfig), read_tables(folder)
         share, dislikes = (table_of(tables, one, folder, None) for one in ("share", "dislikes"))
         categories = read_csr(tables, "categories", (len(dislikes), len(share)), folder)
-        return cls(categories, share, dislikes, settings, space.config.baselines.popularity)
+        return cls(in_memory(categories), share, dislikes, settings, space.config.baselines.popularity)

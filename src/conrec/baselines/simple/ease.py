@@ -12,10 +12,12 @@ of Y is halved with the time from then to the end of the training period.
 Departures:
 
 * the target is another matrix than the input; Lagrange's multipliers of the diagonal are then diag(A) / diag(P);
-* one more input is 1 for everybody (``intercept``): its row of B is the item bias, which a user without history gets;
+* one more input is 1 for everybody (``intercept``): its row of B is the item bias, which a user without history gets.
+  λ shrinks it like any other weight, to n / (n + λ) of the mean of n users where nothing else is known;
 * the solution is dense, so a large catalogue is cut to the ``max_items`` items with the most events that are read; the
-  others are neither inputs nor targets, and stand below all of them, ordered by their number of dislikes. Memory is
-  about 32 bytes, and time about three multiplications, of a square matrix of that size.
+  others are neither inputs nor targets. For each query they stand below the lowest of the items that are, and below 0,
+  a whole number apart and ordered by their number of dislikes. Memory is about 32 bytes, and time about three
+  multiplications, of a square matrix of that size.
 """
 
 from __future__ import annotations
@@ -61,6 +63,9 @@ class Ease(CatalogueScorer):
         fallback: float64 [items], see `conrec.baselines.simple.fallback`.
         settings: it was fitted with.
         curve: empty; nothing is trained in steps.
+        rest: int64 [items - kept], items that B is not about, ascending.
+        depth: float32 [items - kept], how far each of these stands below the lowest of the others: 1, 2, … in the order
+            of ``fallback``, equal where that is; whole numbers, because float32 keeps them apart up to 2²⁴.
     """
 
     weights: Array
@@ -68,6 +73,15 @@ class Ease(CatalogueScorer):
     fallback: Array
     settings: EaseConfig
     curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+    rest: Array = field(init=False)
+    depth: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Order the items that B is not about."""
+        rest = np.setdiff1d(np.arange(len(self.fallback)), self.kept, assume_unique=True)
+        place = np.unique(-self.fallback[rest], return_inverse=True)[1].reshape(-1)
+        object.__setattr__(self, "rest", rest)
+        object.__setattr__(self, "depth", 1 + place.astype(np.float32))
 
     @classmethod
     def fit(cls, space: Workspace, name: str) -> Ease:
@@ -96,11 +110,16 @@ class Ease(CatalogueScorer):
         return int(self.weights.size - len(self.kept))
 
     def scores(self, log: Log, queries: Queries) -> Float32[Array, "queries items"]:
-        """The user's profile times B."""
+        """The user's profile times B, and all other items below."""
         history = profiles(log, queries, self.settings.weights, self.settings.half_life_days)[:, self.kept]
-        result = np.tile(self.fallback.astype(np.float32), (len(queries), 1))
         # A product row by row, in the order of the columns: no bit of it depends on the other queries.
-        result[:, self.kept] += history.astype(np.float32) @ self.weights[:-1] + self.weights[-1]
+        found = history.astype(np.float32) @ self.weights[:-1] + self.weights[-1]
+        found += self.fallback[self.kept].astype(np.float32)
+        # Weights may be below 0, so what is lowest differs from query to query.
+        lowest = np.floor(found.min(axis=1, keepdims=True, initial=0.0))
+        result = np.empty((len(queries), len(self.fallback)), dtype=np.float32)
+        result[:, self.kept] = found
+        result[:, self.rest] = lowest - self.depth
         return result
 
     def save(self, folder: Path) -> None:

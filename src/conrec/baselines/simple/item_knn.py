@@ -36,7 +36,7 @@ from conrec.arrays import Array
 from conrec.baselines.base import CELLS, CatalogueScorer
 from conrec.baselines.simple.fallback import active_users, by_dislikes, dislikes_of_late
 from conrec.baselines.simple.profiles import DISLIKES, interactions, profiles
-from conrec.baselines.simple.rows import csr_tensors, read_csr, stacked, strongest
+from conrec.baselines.simple.rows import csr_tensors, in_memory, read_csr, stacked, strongest
 from conrec.baselines.simple.saved import read_settings, read_tables, table_of, write_model
 from conrec.logs.log import Log
 from conrec.recommender import Queries
@@ -62,7 +62,8 @@ class ItemKnn(CatalogueScorer):
     """A fitted item-kNN.
 
     Attributes:
-        neighbours: float32 [3 items, items], a block of rows for each sign s: row i of it holds ``sim_s(i, ·)``.
+        neighbours: [3 items, items], a block of rows for each sign s: row i of it holds ``sim_s(i, ·)``; see
+            `conrec.baselines.simple.rows.in_memory`.
         everybody: float64 [items], what the item that everybody has reacted to leads to.
         settings: it was fitted with.
         curve: empty; nothing is trained in steps.
@@ -90,7 +91,7 @@ class ItemKnn(CatalogueScorer):
         neighbours = similar_items(given, disliked, settings)
         dislikes = dislikes_of_late(training_log, settings.training_half_life_days)
         bias = settings.popularity * _similarity(dislikes, active_users(training_log), dislikes, settings)
-        return cls(neighbours, by_dislikes(dislikes) + bias, settings)
+        return cls(in_memory(neighbours), by_dislikes(dislikes) + bias, settings)
 
     @property
     def parameters(self) -> int:
@@ -117,7 +118,7 @@ class ItemKnn(CatalogueScorer):
         settings, tables = read_settings(folder, KINDS[name]), read_tables(folder)
         everybody = table_of(tables, "everybody", folder, None)
         neighbours = read_csr(tables, "neighbours", (3 * len(everybody), len(everybody)), folder)
-        return cls(neighbours, everybody, settings)
+        return cls(in_memory(neighbours), everybody, settings)
 
 
 def similar_items(source: csr_array, target: csr_array, settings: ItemKnnConfig) -> csr_array:

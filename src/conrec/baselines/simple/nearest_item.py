@@ -27,7 +27,7 @@ from conrec.arrays import Array
 from conrec.baselines.base import CELLS, CatalogueScorer
 from conrec.baselines.simple.fallback import by_dislikes, dislikes_of_late
 from conrec.baselines.simple.profiles import DISLIKES, profiles
-from conrec.baselines.simple.rows import csr_tensors, read_csr, stacked
+from conrec.baselines.simple.rows import csr_tensors, in_memory, read_csr, stacked
 from conrec.baselines.simple.saved import read_settings, read_tables, table_of, write_model
 from conrec.errors import NotApplicableError
 from conrec.logs.log import Log
@@ -55,7 +55,7 @@ class NearestItem(CatalogueScorer):
     """The neighbours of every item.
 
     Attributes:
-        neighbours: float32 [items, items], row i: cosines of its nearest.
+        neighbours: [items, items], row i: cosines of its nearest; see `conrec.baselines.simple.rows.in_memory`.
         dislikes: float64 [items], of the training period, halved with age.
         settings: it was fitted with.
         curve: empty; nothing is trained in steps.
@@ -97,7 +97,8 @@ class NearestItem(CatalogueScorer):
                 expected="embeddings that tell items apart",
                 mend="Give the items titles, texts, images or co-feedback to embed (encoder), or leave the row out.",
             )
-        return cls(neighbours, dislikes_of_late(training_log, settings.training_half_life_days), settings)
+        dislikes = dislikes_of_late(training_log, settings.training_half_life_days)
+        return cls(in_memory(neighbours), dislikes, settings)
 
     @property
     def parameters(self) -> int:
@@ -124,7 +125,7 @@ class NearestItem(CatalogueScorer):
         settings, tables = read_settings(folder, NearestItemConfig), read_tables(folder)
         dislikes = table_of(tables, "dislikes", folder, None)
         neighbours = read_csr(tables, "neighbours", (len(dislikes), len(dislikes)), folder)
-        return cls(neighbours, dislikes, settings)
+        return cls(in_memory(neighbours), dislikes, settings)
 
 
 def nearest_items(embeddings: Float32[Array, "items d"], trained: Bool[Array, " items"], n: int) -> csr_array:

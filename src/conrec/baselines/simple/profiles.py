@@ -35,7 +35,7 @@ def interactions(
         apart: whether each sign has its own block of columns.
 
     Returns:
-        float64 [users, items]; [users, 3 items] with the signs apart.
+        float64 [users, items] with 32-bit indices; [users, 3 items] with the signs apart.
     """
     age = log.timestamp.max(initial=0) - log.timestamp
     decay = _decay(age, half_life_days)
@@ -55,7 +55,7 @@ def profiles(
         apart: whether each sign has its own block of columns.
 
     Returns:
-        float64 [Q, items]; [Q, 3 items] with the signs apart.
+        float64 [Q, items] with 32-bit indices; [Q, 3 items] with the signs apart.
     """
     pasts = [log.history(int(user), int(time)) for user, time in zip(queries.user, queries.timestamp, strict=True)]
     events = np.concatenate([np.empty(0, dtype=np.int64), *pasts])
@@ -87,11 +87,11 @@ def _matrix(
     row, value = row[read].astype(np.int64), (weight * decay)[read]
     _, last = np.unique((row * 3 * shape[1] + column)[::-1], return_index=True)
     last = len(row) - 1 - last
-    row, column, value = row[last], column[last], value[last]
+    row, column, value = row[last].astype(np.int32), column[last].astype(np.int32), value[last]
     if apart:
         shape = (shape[0], 3 * shape[1])
     else:
-        column %= shape[1]  # a sum over the signs of an item, below
+        column %= np.int32(shape[1])  # a sum over the signs of an item, below
     matrix = coo_array((value, (row, column)), shape=shape).tocsr()
     matrix.sort_indices()
     return matrix

@@ -1,4 +1,4 @@
-"""The strongest entries of each row of a sparse matrix, and such a matrix in a file."""
+"""The strongest entries of each row of a sparse matrix, such a matrix in memory, and in a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, vstack
 from conrec.arrays import Array
 from conrec.baselines.simple.saved import damaged
 
-__all__ = ["csr_tensors", "read_csr", "stacked", "strongest"]
+__all__ = ["csr_tensors", "in_memory", "read_csr", "stacked", "strongest"]
 
 
 def strongest(matrix: csr_array, n: int) -> csr_array:
@@ -45,6 +45,19 @@ def stacked(blocks: Iterable[csr_array], columns: int) -> csr_array:
     whole = csr_array(vstack(parts, format="csr", dtype=np.float32))
     whole.sort_indices()
     return whole
+
+
+def in_memory(matrix: csr_array) -> csr_array:
+    """A matrix as a model holds it: float64, of the values of float32 that its file keeps, with 32-bit indices.
+
+    Profiles (`conrec.baselines.simple.profiles`) are of these types too. A product of two sparse matrices brings both
+    to the same ones first: of any others, the whole table would be copied for every batch of queries.
+    """
+    small = max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max
+    index = np.int32 if small else np.int64
+    values = matrix.data.astype(np.float32).astype(np.float64)
+    parts = values, matrix.indices.astype(index), matrix.indptr.astype(index)
+    return csr_array(parts, shape=matrix.shape)
 
 
 def csr_tensors(name: str, matrix: csr_array) -> dict[str, Array]:

@@ -32,7 +32,7 @@ from conrec.arrays import Array
 from conrec.baselines.base import CELLS, CatalogueScorer
 from conrec.baselines.simple.fallback import active_users, by_dislikes, dislikes_of_late
 from conrec.baselines.simple.profiles import DISLIKES, interactions, profiles
-from conrec.baselines.simple.rows import csr_tensors, read_csr, stacked, strongest
+from conrec.baselines.simple.rows import csr_tensors, in_memory, read_csr, stacked, strongest
 from conrec.baselines.simple.saved import read_settings, read_tables, table_of, write_model
 from conrec.logs.log import Log
 from conrec.recommender import Queries
@@ -57,20 +57,27 @@ class UserKnn(CatalogueScorer):
     """A fitted user-kNN: it remembers the training period.
 
     Attributes:
-        vectors: float32 [users, 3 items], feedback of the training period with the weights of its signs.
-        dislikes: float32 [users, items], y of the module's formula.
+        givers: [3 items, users], feedback of the training period with the weights of its signs: a column for each
+            user's vector. This and the next one as `conrec.baselines.simple.rows.in_memory` says.
+        dislikes: [users, items], y of the module's formula.
         everybody: float64 [items], what of an item's score is the same for all users.
         users: row of each user by his ID; a later log may number them in another way.
         settings: it was fitted with.
         curve: empty; nothing is trained in steps.
+        lengths: float64 [users], of the vectors.
     """
 
-    vectors: csr_array
+    givers: csr_array
     dislikes: csr_array
     everybody: Array
     users: dict[str, int]
     settings: UserKnnConfig
     curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+    lengths: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Measure the vectors once."""
+        object.__setattr__(self, "lengths", _lengths(csr_array(self.givers.T)))
 
     @classmethod
     def fit(cls, space: Workspace, name: str) -> UserKnn:
@@ -80,35 +87,34 @@ class UserKnn(CatalogueScorer):
     @classmethod
     def of(cls, training_log: Log, settings: UserKnnConfig) -> UserKnn:
         """Fit on a log of the training period alone."""
-        vectors = interactions(training_log, settings.weights, apart=True)
+        givers = csr_array(interactions(training_log, settings.weights, apart=True).T)
         disliked = interactions(training_log, DISLIKES, settings.training_half_life_days)
         dislikes = dislikes_of_late(training_log, settings.training_half_life_days)
         everybody = by_dislikes(dislikes) + settings.popularity * dislikes / max(1, active_users(training_log))
         users = _rows(training_log.user_ids)
-        return cls(vectors.astype(np.float32), disliked.astype(np.float32), everybody, users, settings)
+        return cls(in_memory(givers), in_memory(disliked), everybody, users, settings)
 
     @property
     def parameters(self) -> int:
         """Entries of feedback that are remembered."""
-        return int(self.vectors.nnz + self.dislikes.nnz)
+        return int(self.givers.nnz + self.dislikes.nnz)
 
     def scores(self, log: Log, queries: Queries) -> Float32[Array, "queries items"]:
         """Sum of the similarities of the neighbours who disliked each item."""
-        near = self.neighbours(log, queries).astype(np.float64)
+        near = in_memory(self.neighbours(log, queries))
         result: Array = self.everybody + (near @ self.dislikes).toarray()
         return result.astype(np.float32)
 
     def neighbours(self, log: Log, queries: Queries) -> csr_array:
         """``sim(u, v)`` of each query's nearest users, float32 [Q, users]; ties by the lower user."""
         asking = profiles(log, queries, self.settings.weights, self.settings.half_life_days, apart=True)
-        asked, known = _lengths(asking), _lengths(self.vectors)
+        asked, known = _lengths(asking), self.lengths
         own = np.array([self.users.get(log.user_ids[user], -1) for user in queries.user], dtype=np.int64)
-        by_entry = csr_array(self.vectors.T)
         step = max(1, CELLS // max(1, len(self.users)))
 
         def blocks() -> Iterator[csr_array]:
             for begin in range(0, len(queries), step):
-                shared = csr_array(asking[begin : begin + step] @ by_entry)
+                shared = csr_array(asking[begin : begin + step] @ self.givers)
                 query = begin + np.repeat(np.arange(shared.shape[0]), np.diff(shared.indptr))
                 similarity = shared.data / (asked[query] * known[shared.indices] + self.settings.shrinkage)
                 similarity[own[query] == shared.indices] = 0.0
@@ -120,7 +126,7 @@ class UserKnn(CatalogueScorer):
     def save(self, folder: Path) -> None:
         """Write ``model.safetensors`` and ``config.json``."""
         tables = {"everybody": self.everybody}
-        tables |= csr_tensors("vectors", self.vectors) | csr_tensors("dislikes", self.dislikes)
+        tables |= csr_tensors("vectors", csr_array(self.givers.T)) | csr_tensors("dislikes", self.dislikes)
         write_model(folder, tables, self.settings)
 
     @classmethod
@@ -134,7 +140,8 @@ class UserKnn(CatalogueScorer):
         everybody = table_of(tables, "everybody", folder, None)
         users, items = _rows(space.prepared.log.user_ids), len(everybody)
         vectors = read_csr(tables, "vectors", (len(users), 3 * items), folder)
-        return cls(vectors, read_csr(tables, "dislikes", (len(users), items), folder), everybody, users, settings)
+        dislikes = read_csr(tables, "dislikes", (len(users), items), folder)
+        return cls(in_memory(csr_array(vectors.T)), in_memory(dislikes), everybody, users, settings)
 
 
 def _rows(user_ids: tuple[str, ...]) -> dict[str, int]:

@@ -100,7 +100,7 @@ class EaseConfig(Settings):
     """EASE from signed feedback to dislikes."""
 
     regularisation: Rate = 5000.0
-    """λ, on the squares of the weights."""
+    """λ, on the squares of the weights, the item bias among them."""
     neutral: Weight = 0.0
     """Of a neutral event in the input; a dislike's is 1."""
     positive: Weight = -0.5
