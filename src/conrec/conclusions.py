@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from conrec.arrays import Array
 from conrec.artefacts import write_json, write_parquet
-from conrec.baselines.registry import counted, generative, trained_row
+from conrec.baselines.registry import REGISTRY, counted, generative, trained_row
 from conrec.errors import NotApplicableError
 from conrec.evaluation.evaluate import evaluate, read_run_data
 from conrec.evaluation.predictions import why_unranked
@@ -26,7 +26,7 @@ from conrec.protocol import NEGATIVE, POSITIVE
 from conrec.recommender import Queries
 from conrec.rows import rows_of
 from conrec.training import held_out_choices
-from conrec.workspace import DATA_INPUTS, ITEM_INPUTS, Workspace
+from conrec.workspace import DATA_INPUTS, EMBEDDINGS, ITEM_INPUTS, Workspace
 
 __all__ = ["Conclusions"]
 
@@ -88,11 +88,12 @@ class Conclusions:
     def _filter_stages(self, filtered: tuple[str, ...]) -> list[Stage]:
         """What the filters of some rows do on test anchors, and beside the rules that platforms use."""
         predictions = tuple(f"predictions/{row}.parquet" for row in filtered)
+        calibrated = tuple(f"filter/{row}.json" for row in filtered)
         return [
             Stage(
                 "filter on test anchors",
                 "results/filter.manifest.json",
-                (*DATA_INPUTS, *ITEM_INPUTS, *predictions, *(f"filter/{row}.json" for row in filtered)),
+                (*DATA_INPUTS, *ITEM_INPUTS, *predictions, *calibrated),
                 ("results/filter.json",),
                 self.space.section("evaluation", "prediction", "filter"),
                 lambda: self._filter_report(filtered),
@@ -100,7 +101,7 @@ class Conclusions:
             Stage(
                 "filter against rules",
                 "results/filter_analysis.manifest.json",
-                (*DATA_INPUTS, *ITEM_INPUTS, "items/embeddings.safetensors", *predictions),
+                (*DATA_INPUTS, *ITEM_INPUTS, EMBEDDINGS, *predictions, *calibrated),
                 (ANALYSIS,),
                 self.space.section("evaluation", "prediction", "filter", "baselines.popularity"),
                 lambda: self._filter_analysis(filtered),
@@ -167,15 +168,14 @@ class Conclusions:
         inputs = [*DATA_INPUTS, *ITEM_INPUTS, f"predictions/{name}.parquet"]
         if not counted(name):
             inputs.append(f"models/{name}/model")
+        # A setting of a row may act at prediction alone, as for its predictions.
+        own = REGISTRY[name].sections if name in REGISTRY else ()
         return Stage(
             f"filter store {name}",
             f"filter/{name}.manifest.json",
             tuple(inputs),
             (f"filter/{name}", f"filter/{name}.json"),
-            {
-                **self.space.section("filter", "prediction", "prompts", "protocol", "baselines.popularity"),
-                "store": LAYOUT,
-            },
+            {**self.space.section("filter", "prediction", "prompts", "protocol", *own), "store": LAYOUT},
             lambda: self._write_store(name),
         )
 
@@ -198,12 +198,24 @@ class Conclusions:
         calibrate(space.folder, name, read_run_data(space.folder), catalogue, self.config)
 
     def _filter_report(self, filtered: tuple[str, ...]) -> None:
-        folder = self.space.folder
-        names = tuple(name for name in filtered if (folder / "filter" / f"{name}.json").is_file())
+        folder, names = self.space.folder, self._with_filter(filtered)
         test_report(folder, names, read_run_data(folder), FilterCatalogue.load(folder), self.config)
 
-    def _filter_analysis(self, names: tuple[str, ...]) -> None:
-        analyse_filter(self.space.folder, self.config, names)
+    def _filter_analysis(self, filtered: tuple[str, ...]) -> None:
+        analyse_filter(self.space.folder, self.config, self._with_filter(filtered))
+
+    def _with_filter(self, filtered: tuple[str, ...]) -> tuple[str, ...]:
+        """The rows that have a filter: one that was left out for the log, or ranks nothing, has none.
+
+        Raises:
+            NotApplicableError: no row has one.
+        """
+        folder = self.space.folder / "filter"
+        names = tuple(name for name in filtered if (folder / f"{name}.json").is_file())
+        if names:
+            return names
+        reasons = ((name, skipped(folder / f"{name}.manifest.json")) for name in filtered)
+        raise NotApplicableError("no row has a filter: " + "; ".join(f"{name}: {why}" for name, why in reasons))
 
     def _motivation(self) -> None:
         space = self.space

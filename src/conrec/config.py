@@ -219,10 +219,22 @@ def _config_error(error: ValidationError, where: str) -> ConfigError:
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
-        return ConfigError(f"there is no key {key!r}", where=where, mend=did_you_mean(path[-1], _keys_beside(path)))
+        mend = _moved(path) or did_you_mean(path[-1], _keys_beside(path))
+        return ConfigError(f"there is no key {key!r}", where=where, mend=mend)
     if not key or first["type"] == "value_error":
         return ConfigError(first["msg"].removeprefix("Value error, "), where=f"{where}, {key}" if key else where)
     return ConfigError(f"{key} = {first['input']!r} does not fit", where=where, expected=first["msg"])
+
+
+def _moved(path: list[str]) -> str:
+    """Where a section of a baseline stands now that once stood by itself, a sentence; empty for any other key."""
+    if len(path) > 1 or path[0] in Config.model_fields:
+        return ""
+    sections = [name for name, field in BaselinesConfig.model_fields.items() if isinstance(field.default, Settings)]
+    found = [name for name in sections if name == path[0]] or [
+        name for name in sections if name.startswith(f"{path[0]}_")
+    ]
+    return "It is now " + " and ".join(f"[baselines.{name}]" for name in found) + "." if found else ""
 
 
 def _keys_beside(path: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,18 @@ def skipped(manifest: Path) -> str | None:
     except (ArtefactError, AttributeError):
         return None
     return None if why is None else str(why)
+
+
+def _may_fit(stage: Stage, manifest: dict[str, Any], known: dict[str, str]) -> bool:
+    """Whether a stage with this manifest can be finished, where ``known`` is what earlier stages have written."""
+    inputs: dict[str, str] = manifest["inputs"]
+    same = [stage.name, __version__, stage.settings, sorted(stage.inputs), sorted(stage.outputs)]
+    made = [
+        *(manifest.get(name) for name in ("stage", "version", "settings")),
+        sorted(inputs),
+        sorted(manifest["outputs"]),
+    ]
+    return hash_json(same) == hash_json(made) and all(known.get(name, one) == one for name, one in inputs.items())
 
 
 @dataclass(frozen=True)
@@ -116,13 +128,7 @@ class Pipeline:
         What an earlier attempt or another configuration left is removed first, so that nothing stale is read.
         """
         path = self.folder / stage.manifest
-        path.unlink(missing_ok=True)
-        for name in stage.outputs:
-            old = self.folder / name
-            if old.is_dir():
-                shutil.rmtree(old)
-            else:
-                old.unlink(missing_ok=True)
+        self.clear(stage.manifest, stage.outputs)
         begin, why = time.perf_counter(), None
         try:
             stage.work()
@@ -147,6 +153,59 @@ class Pipeline:
             },
         )
         return seconds
+
+    def clear(self, manifest: str, outputs: Iterable[str]) -> None:
+        """Remove what a stage wrote, its manifest last: a kill in between leaves a stage that is seen not to fit."""
+        for name in outputs:
+            old = self.folder / name
+            if old.is_dir():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
+        (self.folder / manifest).unlink(missing_ok=True)
+
+    def outdated(self, stages: Sequence[Stage]) -> list[Stage]:
+        """The stages that are seen to run again before any of them does, by their manifests alone.
+
+        That is those that never finished, those whose settings or inputs are others now, and all that read what such a
+        changed one wrote. (What reads the files of an unfinished one may still fit: they may come out as they were.)
+
+        Args:
+            stages: in order.
+        """
+        again: list[Stage] = []
+        anew: set[str] = set()
+        known: dict[str, str] = {}
+        for stage in stages:
+            manifest = self._manifest(stage.manifest)
+            if manifest is None:
+                again.append(stage)
+            elif anew.isdisjoint(stage.inputs) and _may_fit(stage, manifest, known):
+                known |= manifest["outputs"]
+            else:
+                again.append(stage)
+                anew.update(stage.outputs)
+        return again
+
+    def clear_unlisted(self, folder: str, stages: Sequence[Stage]) -> None:
+        """Remove what stages that are no longer listed wrote into a folder of the run."""
+        listed = {stage.manifest for stage in stages}
+        kept = {name for stage in stages for name in stage.outputs}
+        for path in sorted((self.folder / folder).glob("*.manifest.json")):
+            name = str(path.relative_to(self.folder))
+            if name not in listed:
+                written = (self._manifest(name) or {}).get("outputs", {})
+                self.clear(name, [one for one in written if one not in kept and one.startswith(f"{folder}/")])
+
+    def _manifest(self, name: str) -> dict[str, Any] | None:
+        """The content of a manifest, None where it is not there or none."""
+        path = self.folder / name
+        try:
+            found = read_json(path) if path.is_file() else None
+        except ArtefactError:
+            return None
+        whole = isinstance(found, dict) and all(isinstance(found.get(one), dict) for one in ("inputs", "outputs"))
+        return found if whole else None
 
     def _key(self, stage: Stage) -> str:
         """What the stage's result depends on, as one hash."""

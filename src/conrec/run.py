@@ -6,7 +6,8 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from conrec.progress import console
 from conrec.report.build import build_report
 from conrec.rows import BASELINES, conrec_rows, rows_of
 from conrec.training import Trainer
-from conrec.workspace import DATA_FILES, DATA_INPUTS, ITEM_INPUTS, Workspace, device_of
+from conrec.workspace import DATA_FILES, DATA_INPUTS, EMBEDDINGS, ITEM_INPUTS, Workspace, device_of
 
 __all__ = ["Chain", "execute"]
 
@@ -62,16 +63,27 @@ def execute(config: Config, folder: Path) -> Path:
         with locked(folder):
             stages = chain.stages()
             processes.decide()
+            pipeline = Pipeline(folder, processes)
             # Only behind the first stage: a log that cannot be read leaves an earlier run in this folder as it was.
-            Pipeline(folder, processes).run(stages, lambda: _describe(folder, config, processes))
+            pipeline.run(stages, lambda: _describe(pipeline, config, stages))
             return build_report(folder)
 
 
-def _describe(folder: Path, config: Config, processes: Processes) -> None:
-    """Write the configuration and the environment, and take away what rows of another configuration left."""
-    write_text(folder / "config.toml", dump_config(config))
-    write_json(folder / "environment.json", {**_environment(folder, config), "processes": processes.world})
+def _describe(pipeline: Pipeline, config: Config, stages: Sequence[Stage]) -> None:
+    """Take away what another configuration left, then write the configuration and the environment.
+
+    Answers and figures that will be made anew go before any stage does: whoever reads the run while it is made, or
+    after a kill, does not meet old ones under the new configuration. Models and filter stores stay until their turn.
+    """
+    folder = pipeline.folder
+    for stage in pipeline.outdated(stages):
+        if stage.manifest.startswith(("predictions/", "results/")):
+            pipeline.clear(stage.manifest, stage.outputs)
+    pipeline.clear_unlisted("results", stages)
     (folder / "report.html").unlink(missing_ok=True)
+    write_text(folder / "config.toml", dump_config(config))
+    environment = {**_environment(folder, config), "processes": pipeline.processes.world}
+    write_json(folder / "environment.json", environment)
     known = set(rows_of(config))
     for kind in ("predictions", "candidate_scores"):
         for path in (folder / kind).glob("conrec-grpo-*.parquet"):
@@ -128,7 +140,8 @@ class Chain:
             if name not in rows and not (tuned and name == TRANSLATION):
                 continue
             shared = section == "grpo"
-            learned = self._learned(name, train, (start,) if start else (), (section, *LANGUAGE), shared)
+            starts = (start,) if start else ()
+            learned = self._learned(name, train, starts, ITEM_INPUTS, (section, *LANGUAGE), shared)
             stages += learned if name in rows else learned[:1]
             start = name
         trained = set(rows)
@@ -183,37 +196,42 @@ class Chain:
     def _baseline(self, entry: Entry) -> list[Stage]:
         """The stages of a baseline: its training, where it has one, and its predictions."""
         if entry.counted:
-            return [self._predict(entry.name, (), entry.sections)]
+            return [self._predict(entry.name, _item_inputs(entry), entry.sections)]
         starts = (entry.start,) if entry.start else ()
         sections = (*entry.sections, "protocol")
-        return self._learned(entry.name, lambda: self.trainer.baseline(entry.name), starts, sections)
+        train = partial(self.trainer.baseline, entry.name)
+        return self._learned(entry.name, train, starts, _item_inputs(entry), sections)
 
     def _learned(
         self,
         name: str,
         train: Callable[[], None],
         starts: tuple[str, ...],
+        items: tuple[str, ...],
         sections: tuple[str, ...],
         shared: bool = False,
     ) -> list[Stage]:
-        """Training and prediction of one model."""
+        """Training and prediction of one model; both read the same of the items, and both follow its settings.
+
+        A setting may act at prediction alone, and leave what is trained as it was to the byte.
+        """
         outputs = (f"models/{name}/curve.json", f"models/{name}/model")
         training = Stage(
             f"train {name}",
             f"models/{name}.train.json",
-            (*DATA_INPUTS, *ITEM_INPUTS, *(f"models/{start}/model" for start in starts)),
+            (*DATA_INPUTS, *items, *(f"models/{start}/model" for start in starts)),
             outputs,
-            self.space.section(*sections, "evaluation"),
+            self.space.section(*sections, "evaluation.top_k"),
             train,
             shared,
         )
-        return [training, self._predict(name, outputs[1:])]
+        return [training, self._predict(name, (*items, *outputs[1:]), sections)]
 
-    def _predict(self, name: str, model_files: tuple[str, ...], sections: tuple[str, ...] = ()) -> Stage:
+    def _predict(self, name: str, files: tuple[str, ...], sections: tuple[str, ...]) -> Stage:
         """Predictions and candidate scores of one model for all validation and test anchors."""
         outputs = [f"predictions/{name}.parquet", f"candidate_scores/{name}.parquet"]
-        settings = self.space.section("prediction", "prompts", "protocol", "evaluation", *sections)
-        inputs = (*DATA_INPUTS, *ITEM_INPUTS, *model_files)
+        settings = self.space.section("prediction", "prompts", "protocol", *sections)
+        inputs = (*DATA_INPUTS, *files)
         return Stage(
             f"predict {name}",
             f"predictions/{name}.manifest.json",
@@ -247,6 +265,12 @@ ITEM_FILES = (
 )  # fmt: skip
 LANGUAGE = ("backbone", "prompts", "protocol", "prediction")
 """Sections that every stage of the language model depends on."""
+
+
+def _item_inputs(entry: Entry) -> tuple[str, ...]:
+    """The files of items that a baseline reads, in training and in prediction."""
+    named = bool(entry.start) or entry.generative or "semantic IDs" in entry.needs
+    return (*(ITEM_INPUTS if named else ()), *((EMBEDDINGS,) if "embeddings" in entry.needs else ()))
 
 
 def _environment(folder: Path, config: Config) -> dict[str, object]:

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from conrec.arrays import Array, Ragged
 from conrec.artefacts import hash_file, hash_json
@@ -35,11 +38,12 @@ from conrec.logs.titles import titles_of
 from conrec.protocol import DAY, Periods
 from conrec.seeds import derive, generator
 
-__all__ = ["DATA_FILES", "DATA_INPUTS", "ITEM_INPUTS", "Categories", "Workspace", "device_of"]
+__all__ = ["DATA_FILES", "DATA_INPUTS", "EMBEDDINGS", "ITEM_INPUTS", "Categories", "Workspace", "device_of"]
 
 DATA_FILES = ("events.parquet", "items.parquet", "anchors.parquet", "periods.json", "counts.json", "swing.parquet")
 DATA_INPUTS = tuple(f"data/{name}" for name in DATA_FILES if name != "counts.json")
 ITEM_INPUTS = ("items/semantic_ids.parquet", "items/rebuilt.safetensors")
+EMBEDDINGS = "items/embeddings.safetensors"
 VALIDATION_ANCHORS = 500
 """Validation anchors on which generative models are compared while they train; a seeded sample beyond that."""
 
@@ -49,6 +53,11 @@ def _list_of_files(folder: Path) -> str:
     files = sorted(one for one in folder.rglob("*") if one.is_file()) if folder.is_dir() else []
     stats = [(one, one.stat()) for one in files]
     return hash_json([[str(one.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for one, stat in stats])
+
+
+def _as_json(value: object) -> Any:
+    """A section of the configuration, or one of its values."""
+    return json.loads(value.model_dump_json()) if isinstance(value, BaseModel) else to_jsonable_python(value)
 
 
 def device_of(config: Config) -> str:
@@ -238,12 +247,12 @@ class Workspace:
         return replace(backbone, precision=self.config.run.precision)
 
     def section(self, *names: str) -> dict[str, object]:
-        """JSON of some sections of the configuration (``a.b``: the section b of a), with what else changes results.
+        """JSON of some sections of the configuration (``a.b``: b of section a), with what else changes results.
 
         That is, to the bit: seed, threads, device, precision; and the hashes of models that lie in folders.
         """
         run = self.config.run
-        picked = {name: json.loads(attrgetter(name)(self.config).model_dump_json()) for name in names}
+        picked = {name: _as_json(attrgetter(name)(self.config)) for name in names}
         encoder = self.config.encoder
         used = {
             "backbone": {"": self.config.backbone.name},

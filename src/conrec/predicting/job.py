@@ -6,20 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from conrec.baselines.registry import counted, generative
 from conrec.config import Config, load_config
-from conrec.errors import ArtefactError, ConfigError, MissingExtraError, did_you_mean
+from conrec.errors import ArtefactError, ConfigError, MissingExtraError, NotApplicableError, did_you_mean
+from conrec.evaluation.predictions import why_unranked
+from conrec.pipeline import skipped
 from conrec.predicting.times import far_ahead
 from conrec.rows import REFERENCE, rows_of
 
-__all__ = ["ENGINES", "PredictJob", "check", "resolved"]
+__all__ = ["ENGINES", "PredictJob", "check", "refuse_unranked", "resolved"]
 
 ENGINES = ("transformers", "vllm")
 """What runs the language model: our own token tree, or vLLM (extra ``vllm``)."""
 OVERRIDABLE = ("data", "run")
 """Sections of the configuration that a job may set: how newer events are written, and the machine."""
+ANOTHER = "Ask another row of the run."
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def check(job: PredictJob, config: Config) -> None:
         ConfigError: a value of the job does not fit the run.
         ArtefactError: the row is not trained yet.
         MissingExtraError: vLLM is asked for and not installed.
+        NotApplicableError: the log of the run does not allow the row, or the row ranks no catalogue.
     """
     rows = rows_of(config)
     if job.model not in rows:
@@ -106,9 +110,22 @@ def check(job: PredictJob, config: Config) -> None:
         )
     if job.engine == "vllm" and find_spec("vllm") is None:
         raise MissingExtraError("vllm", "vllm")
+    if why := skipped(job.run_folder / "models" / f"{job.model}.train.json"):
+        raise NotApplicableError(f"the row {job.model!r} was left out of this run ({why})", mend=ANOTHER)
+    if why := why_unranked(job.run_folder / "predictions" / f"{job.model}.parquet"):
+        refuse_unranked(job.model, why)
     if not counted(job.model) and not (job.run_folder / "models" / job.model / "model").exists():
         raise ArtefactError(
             f"the row {job.model!r} is not trained yet",
             where=str(job.run_folder / "models"),
             mend="Give the command of the run again: it continues.",
         )
+
+
+def refuse_unranked(name: str, why: str) -> NoReturn:
+    """Refuse to predict with a row that only scores candidates: its predict sets would all be empty.
+
+    Raises:
+        NotApplicableError: always.
+    """
+    raise NotApplicableError(f"the row {name!r} ranks no catalogue ({why})", mend=ANOTHER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from conrec import __version__
 from conrec.arrays import Array
 from conrec.artefacts import hash_file
-from conrec.baselines.registry import context_of, counted, generative, own_items, trained_row
+from conrec.baselines.registry import REGISTRY, context_of, counted, generative, own_items, trained_row
 from conrec.errors import ConfigError, DataError
 from conrec.items.eligible import LiveItems
 from conrec.items.growing.growth import current_catalogue, what_does_not_fit
@@ -22,7 +23,7 @@ from conrec.items.space import hash_semantic_ids
 from conrec.items.trie import Trie
 from conrec.logs.log import Log
 from conrec.predicting.histories import Histories, read_histories
-from conrec.predicting.job import PredictJob, check, resolved
+from conrec.predicting.job import PredictJob, check, refuse_unranked, resolved
 from conrec.predicting.plan import PREDICT_SETS, weights_hash
 from conrec.predicting.pool import Pool, read_pool
 from conrec.predicting.times import far_ahead
@@ -54,6 +55,7 @@ class Predictor:
     Raises:
         ConfigError: a value of the job does not fit.
         ArtefactError: there is no such run, or the row is not trained yet.
+        NotApplicableError: the log of the run does not allow the row, or the row ranks no catalogue.
     """
 
     def __init__(self, job: PredictJob) -> None:
@@ -106,7 +108,10 @@ class Predictor:
             return replace(loaded, budget=self.config.prediction.node_budget, pool=pool)
         name = self.job.model
         if self.pool is None:
-            return trained_row(self.space, name)
+            row = trained_row(self.space, name)
+            if why := getattr(row, "unranked", ""):
+                refuse_unranked(name, why)
+            return row
         model = self.space.generative(self.space.backbone(name), context_of(name, self.config))
         return replace(model, pool=self._live(model.trie, self.pool))
 
@@ -154,6 +159,10 @@ class Predictor:
             made["node_budget"] = config.prediction.node_budget
             made["normalise"] = config.prediction.normalise
             made["precision"] = config.run.precision
+        else:
+            # What it was trained with is in its weights, but some settings act at prediction alone.
+            own = [one for one in REGISTRY[job.model].sections if one.startswith("baselines.") or one == "prompts"]
+            made["settings"] = {one: attrgetter(one)(config).model_dump(mode="json") for one in own}
         if job.events is not None:
             left_out = {"source", "folder", "events", "items", "cache"}
             made["data"] = config.data.model_dump(mode="json", exclude=left_out)
