@@ -21,6 +21,11 @@ WRITTEN = torch.tensor([[[7, 10]], [[8, 11]], [[9, 10]]])
 CPU = torch.device("cpu")
 
 
+def _example(user_id: str, items: list[int], first: int) -> Example:
+    """Dislikes of which each from the ``first`` on is a target."""
+    return Example(user_id, np.array(items), np.arange(len(items)) >= first)
+
+
 def network(**changes: object) -> EncoderDecoder:
     torch.manual_seed(3)
     return EncoderDecoder(TOKENS.size, SMALL.model_copy(update=changes)).double()
@@ -39,9 +44,9 @@ def test_it_computes_what_transformers_computes() -> None:
 def test_the_loss_over_the_vocabulary_is_transformers_own() -> None:
     model = network(loss="vocabulary").train()  # without dropout
     examples = [
-        Example("a", np.array([4, 2, 7]), 2),
-        Example("b", np.array([1]), 0),
-        Example("c", np.array([3, 11, 0, 5]), 3),
+        _example("a", [4, 2, 7], 2),
+        _example("b", [1], 0),
+        _example("c", [3, 11, 0, 5], 3),
     ]
     batch = batch_of(examples, TOKENS, False, CPU)
     trie = Trie.from_codes(torch.from_numpy(CODES), TOKENS.sizes)
@@ -60,7 +65,7 @@ def test_the_loss_over_the_trie_is_that_of_a_softmax_over_the_catalogue() -> Non
     model = network().eval()
     losses = []
     for target in range(9):
-        batch = batch_of([Example("a", np.array([4, 2, target]), 2)], tokens, False, CPU)
+        batch = batch_of([_example("a", [4, 2, target], 2)], tokens, False, CPU)
         losses.append(loss_of(model, tokens, trie, batch).item())
     assert np.exp(-np.array(losses)).sum() == pytest.approx(1.0, abs=1e-9)
     assert np.std(losses) > 0
@@ -105,7 +110,7 @@ def test_a_causal_encoder_serves_all_targets_of_a_stretch() -> None:
 
 
 def test_batches_say_what_stands_before_each_target() -> None:
-    examples = [Example("a", np.array([4, 2, 7]), 0), Example("b", np.array([1, 3]), 1)]
+    examples = [_example("a", [4, 2, 7], 0), _example("b", [1, 3], 1)]
     batch: Batch = batch_of(examples, TOKENS, True, CPU)
     assert batch.target.tolist() == [[4, 2, 7], [-1, 3, -1]]
     assert batch.places is not None
@@ -115,7 +120,7 @@ def test_batches_say_what_stands_before_each_target() -> None:
         [*TOKENS.of_history("b", np.array([1])), PAD, PAD, PAD],
     ]
     assert batch.targets == 4
-    each = batch_of([Example("a", np.array([4, 2, 7]), 2), Example("b", np.array([1]), 0)], TOKENS, False, CPU)
+    each = batch_of([_example("a", [4, 2, 7], 2), _example("b", [1], 0)], TOKENS, False, CPU)
     assert each.target.tolist() == [[7], [1]]
     assert each.places is None
     assert each.tokens[1].tolist() == [PAD] * 6 + [*TOKENS.of_history("b", np.array([], dtype=int)), END]

@@ -158,20 +158,19 @@ def test_items_that_share_an_id_are_named_in_the_order_of_the_catalogue() -> Non
         assert len(found) == len(set(found)) == min(9, log.n_items - len(seen))
 
 
-def test_every_dislike_of_the_training_period_is_a_target_once_or_twice() -> None:
+def test_every_dislike_of_the_training_period_is_a_target_once() -> None:
     log = chains(users=5, length=30)
     for most in (1, 4, 8, 29, 30, 31):
-        each = examples_of(log, TigerConfig(max_length=most))
+        each = examples_of(log, TigerConfig(max_length=most, encoder="bidirectional"))
         assert len(each) == len(log)
-        assert all(len(one) <= most + 1 and one.first == len(one) - 1 for one in each)
+        assert all(len(one) <= most + 1 and np.flatnonzero(one.target).tolist() == [len(one) - 1] for one in each)
         causal = examples_of(log, TigerConfig(max_length=most, encoder="causal"))
         for user in range(5):
             items = log.item[log.events_of(user)].tolist()
             own = [one for one in causal if one.user_id == log.user_ids[user]]
-            targets = [item for one in own for item in one.items[one.first :].tolist()]
-            assert set(targets) == set(items)
-            assert own[0].first == 0
-            assert all(one.items[: one.first].tolist() for one in own[1:])
+            assert [item for one in own for item in one.items[one.target].tolist()] == items
+            assert own[0].target[0]
+            assert not any(one.target[0] for one in own[1:])
 
 
 def test_no_dislikes_to_learn_from_is_an_error() -> None:

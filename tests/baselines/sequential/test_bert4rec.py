@@ -41,10 +41,10 @@ def _network() -> Bert4RecNetwork:
 
 
 def test_masks_hide_their_share_and_targets_are_what_they_hide() -> None:
-    items, random = np.arange(10, 30), np.random.default_rng(0)
+    items, every, random = np.arange(10, 30), np.ones(20, dtype=bool), np.random.default_rng(0)
     hidden = 0
     for _ in range(400):
-        shown = masked(items, 100, 0.0, 0.3, random)
+        shown = masked(items, every, 100, 0.0, 0.3, random)
         assert shown.tokens[0] == 100
         under = shown.targets >= 0
         assert under.any()
@@ -52,19 +52,21 @@ def test_masks_hide_their_share_and_targets_are_what_they_hide() -> None:
         np.testing.assert_array_equal(np.where(under, shown.targets, shown.tokens)[1:], items)
         hidden += int(under.sum())
     assert hidden / (400 * 20) == pytest.approx(0.3, abs=0.02)
-    assert (masked(np.array([4]), 100, 0.0, 1e-9, random).targets == [-1, 4]).all()
+    assert (masked(np.array([4]), every[:1], 100, 0.0, 1e-9, random).targets == [-1, 4]).all()
 
 
 def test_at_the_end_one_item_is_masked_and_any_may_be_the_last() -> None:
-    items, random = np.array([4, 5, 6]), np.random.default_rng(0)
+    items, every, random = np.array([4, 5, 6]), np.ones(3, dtype=bool), np.random.default_rng(0)
     ends = set()
     for _ in range(100):
-        shown = masked(items, 100, 1.0, 0.5, random)
+        shown = masked(items, every, 100, 1.0, 0.5, random)
         assert shown.targets[-1] == items[len(shown) - 2]
         assert shown.tokens.tolist() == [100, *items[: len(shown) - 2].tolist(), 101]
         assert (shown.targets[:-1] == -1).all()
         ends.add(len(shown))
     assert ends == {2, 3, 4}
+    first = np.array([True, False, False])
+    assert len(masked(items, first, 100, 1.0, 0.5, random)) == 2
 
 
 def test_both_sides_are_seen_and_padding_is_not() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from conrec.baselines.sequences.stretches import stretches_of
 from conrec.baselines.sequential.caser import Caser, CaserNetwork, window_of, windows_of
 from conrec.errors import ArtefactError, DataError
 from conrec.logs.log import Log
@@ -70,14 +71,16 @@ def test_a_score_is_its_equations() -> None:
         assert float(scores[1, item]) == pytest.approx(alone, rel=1e-9)
 
 
-def test_windows_stand_before_every_item() -> None:
-    sequences = [np.array([3, 1, 4, 1, 5]), np.array([2])]
-    found = windows_of(sequences, 9, 3, 2)
-    assert found.user.tolist() == [0, 0, 0, 0, 0, 1]
-    assert found.window.tolist() == [[-1, -1, 9], [-1, 9, 3], [9, 3, 1], [3, 1, 4], [1, 4, 1], [-1, -1, 9]]
-    assert found.target.tolist() == [[3, 1], [1, 4], [4, 1], [1, 5], [5, -1], [2, -1]]
-    for position in range(5):
-        assert found.window[position].tolist() == window_of(sequences[0][:position], 9, 3).tolist()
+def test_windows_stand_before_every_target() -> None:
+    items, user = np.array([3, 1, 4, 1, 5, 2]), np.array([0, 0, 0, 0, 0, 1])
+    names = tuple(f"i{one}" for one in range(9))
+    log = Log.from_columns(("a", "b"), names, user, items, np.array([1, 2, 3, 3, 5, 9]), np.full(6, -1))
+    found = windows_of(log, stretches_of(log, len(log), (-1,)), 3, 2)
+    assert found.user.tolist() == [0, 0, 0, 0, 1]
+    # No window stands before the second of two dislikes of the same second.
+    assert found.window.tolist() == [[-1, -1, 9], [-1, 9, 3], [9, 3, 1], [1, 4, 1], [-1, -1, 9]]
+    assert found.target.tolist() == [[3, 1], [1, 4], [4, 1], [5, -1], [2, -1]]
+    assert found.window[3].tolist() == window_of(items[:4], 9, 3).tolist()
 
 
 def test_it_learns_what_follows_what() -> None:

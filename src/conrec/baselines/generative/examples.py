@@ -16,7 +16,7 @@ from conrec.baselines.generative.encoder_decoder import EncoderDecoder
 from conrec.baselines.generative.tokens import END, PAD, Tokens
 from conrec.baselines.generative.trie_search import CodeLogits, log_probabilities
 from conrec.baselines.sequences.histories import padded
-from conrec.errors import DataError
+from conrec.baselines.sequences.stretches import stretches_of
 from conrec.items.eligible import EligibleTrie
 from conrec.items.trie import Trie
 from conrec.logs.log import Log
@@ -28,47 +28,50 @@ __all__ = ["Batch", "Example", "batch_of", "examples_of", "inputs", "loss_of"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A stretch of one user's dislikes; each from the ``first`` on is a target behind those before it.
+    """A stretch of one user's dislikes, some of them targets behind those before them.
 
     Attributes:
         user_id: of the user.
         items: int [n], in time order.
-        first: number of the first target in ``items``.
+        target: bool [n], which of ``items`` are targets.
     """
 
     user_id: str
     items: Array
-    first: int
+    target: Array
 
     def __len__(self) -> int:
         return len(self.items)
 
 
-def examples_of(log: Log, settings: EncoderDecoderSettings) -> list[Example]:
-    """Every dislike of a log as a target behind at most ``max_length`` before it.
+def examples_of(log: Log, settings: EncoderDecoderSettings, random: np.random.Generator | None = None) -> list[Example]:
+    """The dislikes of a log as targets behind at most ``max_length`` before each, once each.
 
     With a causal encoder a stretch of history has all its targets in one example. Longer histories are cut into
-    stretches that overlap by half, and all but the first event of a stretch are targets. With a bidirectional
-    encoder each target has an example of its own: from a history that holds it, it could be read off.
+    stretches that overlap by half. With a bidirectional encoder each target has an example of its own: from a history
+    that holds it, it could be read off. Of dislikes of the same time only one is a target, see
+    `conrec.baselines.sequences.stretches.stretches_of`.
+
+    Args:
+        log: of the training period.
+        settings: of the encoder.
+        random: draws the order of dislikes of the same time; None: as in the log.
 
     Raises:
         DataError: nobody disliked anything.
     """
     most = settings.max_length
+    if settings.encoder == "causal":
+        return [
+            Example(log.user_ids[log.user[one.events[0]]], log.item[one.events], one.target)
+            for one in stretches_of(log, most + 1, (NEGATIVE,), random)
+        ]
     found = []
-    for user in range(log.n_users):
-        events = log.events_of(user)
-        items = log.item[events[log.feedback[events] == NEGATIVE]]
-        n, user_id = len(items), log.user_ids[user]
-        if settings.encoder == "bidirectional":
-            spans = [(max(0, end - most), end) for end in range(n)]
-            found += [Example(user_id, items[begin : end + 1], end - begin) for begin, end in spans]
-        elif n:
-            last = max(0, n - most - 1)
-            begins = [*range(0, last, max(1, most // 2)), last]
-            found += [Example(user_id, items[begin : begin + most + 1], min(begin, 1)) for begin in begins]
-    if not found:
-        raise DataError("the training period has no negative events", expected="at least one to learn from")
+    for history in stretches_of(log, len(log), (NEGATIVE,), random):
+        user_id, items = log.user_ids[log.user[history.events[0]]], log.item[history.events]
+        for place in np.flatnonzero(history.target):
+            shown = items[max(0, place - most) : place + 1]
+            found.append(Example(user_id, shown, np.arange(len(shown)) == len(shown) - 1))
     return found
 
 
@@ -98,7 +101,7 @@ def batch_of(examples: Sequence[Example], tokens: Tokens, causal: bool, device: 
     if not causal:
         target = torch.tensor([[int(one.items[-1])] for one in examples], device=device)
         return Batch(inputs(rows).to(device), target, None)
-    target = padded([np.where(np.arange(len(one)) < one.first, -1, one.items) for one in examples], -1).to(device)
+    target = padded([np.where(one.target, one.items, -1) for one in examples], -1).to(device)
     places = tokens.before + tokens.levels * torch.arange(target.shape[1], device=device)
     return Batch(padded([np.asarray(row, dtype=np.int64) for row in rows], PAD).to(device), target, places)
 

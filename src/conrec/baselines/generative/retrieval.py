@@ -2,7 +2,8 @@
 
 From both papers and their code differ here:
 
-* histories and targets are dislikes; every dislike of the training period is a target, the first of a user as well;
+* histories and targets are dislikes; every dislike of the training period is a target, the first of a user as well, but
+  one alone of those that a user gave at the same time;
 * the model is made from scratch, small, with AdamW at a constant rate (TIGER: T5X from scratch with an inverse square
   root schedule; P5: a pretrained T5-small), and the epoch with the best validation FHR@20 is kept;
 * by default a code's probabilities sum to 1 over the codes that some item has there, in training and answers: together
@@ -114,7 +115,6 @@ class GenerativeRetrieval:
         """
         settings, ids, device = cls.settings_of(space), cls.ids_of(space), torch.device(space.device)
         tokens = Tokens(ids.codes, ids.sizes, settings.user_tokens, cls.words)
-        examples = examples_of(space.training_log, settings)
         seed = space.seed(name)
         quick = space.config.prediction.model_copy(update={"certified": False})
         with seeded(seed):
@@ -129,6 +129,7 @@ class GenerativeRetrieval:
 
             def batches(epoch: int) -> list[Any]:
                 order = generator(seed, "order", epoch)
+                examples = examples_of(space.training_log, settings, generator(seed, "ties", epoch))
                 chosen = batches_by_length(examples, settings.batch_size, order)
                 return [batch_of(one, tokens, settings.encoder == "causal", device) for one in chosen]
 

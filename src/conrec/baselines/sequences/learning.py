@@ -6,12 +6,14 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from conrec.arrays import Array
 from conrec.evaluation.metrics import fhr
 from conrec.llm.sft import TrainingError
 from conrec.progress import meter
@@ -19,9 +21,19 @@ from conrec.recommender import Recommender
 from conrec.settings.baselines.base import TrainingSettings
 from conrec.workspace import Workspace
 
-__all__ = ["VALIDATION_K", "Curve", "frozen", "learn", "parameter_count", "seeded", "validation_fhr"]
+__all__ = [
+    "VALIDATION_K",
+    "Curve",
+    "frozen",
+    "learn",
+    "parameter_count",
+    "seeded",
+    "start_at_popularity",
+    "validation_fhr",
+]
 
 VALIDATION_K = 20
+MATRIX = 2
 Curve = dict[str, list[list[int | float]]]
 """Series by name, each of [epoch, value] pairs."""
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -62,9 +74,7 @@ def learn(
     """
     name = f"validation_fhr@{VALIDATION_K}"
     curve: Curve = {"loss": [], name: []}
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
-    )
+    optimizer = torch.optim.AdamW(decayed(network, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98))
     best, best_value, best_epoch = frozen(network), -math.inf, 0
     with meter(title, settings.epochs) as step:
         for epoch in range(1, settings.epochs + 1):
@@ -89,7 +99,8 @@ def learn(
             value = evaluate(state)
             if value is not None:
                 curve[name].append([epoch, value])
-            if value is None or value > best_value:
+            # Of equal ones the later state: with few validation anchors a plateau is no reason to stop.
+            if value is None or value >= best_value:
                 best, best_value, best_epoch = state, value or 0.0, epoch
             step(note=f"loss {total / count:.3f}" + ("" if value is None else f", validation FHR {value:.3f}"))
             if epoch - best_epoch >= settings.patience:
@@ -103,6 +114,32 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def decayed(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """A network's parameters for an optimiser: matrices decay, vectors (biases of items, gains of norms) do not.
+
+    Decay pulls the items' biases towards 0, and with them all popularities towards each other.
+    """
+    learned = [one for one in network.parameters() if one.requires_grad]
+    return [
+        {"params": [one for one in learned if one.ndim >= MATRIX], "weight_decay": weight_decay},
+        {"params": [one for one in learned if one.ndim < MATRIX], "weight_decay": 0.0},
+    ]
+
+
+def start_at_popularity(bias: nn.Parameter, counts: Array) -> None:
+    """Start the items' biases at the logarithm of their popularity, so that training begins at counting, not below it.
+
+    From 0 they would need a thousand steps at a rate of 1e-3 to get there, and training stops long before.
+
+    Args:
+        bias: [items], set in place to ``log(1 + count)`` less its mean.
+        counts: int [items], dislikes in the training period.
+    """
+    start = np.log1p(counts)
+    with torch.no_grad():
+        bias.copy_(torch.from_numpy(start - start.mean()))
 
 
 def frozen(network: _Network) -> _Network:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from conrec.arrays import Array
 from conrec.baselines.sequences.blocks import Block, initialise
 from conrec.baselines.sequences.histories import Histories, padded
-from conrec.baselines.sequences.learning import learn, seeded, validation_fhr
+from conrec.baselines.sequences.learning import learn, seeded, start_at_popularity, validation_fhr
 from conrec.baselines.sequences.losses import full_softmax
 from conrec.baselines.sequences.scorer import SequenceNetwork, SequenceScorer
 from conrec.baselines.sequences.stretches import batches_by_length, stretches_of
@@ -111,18 +111,21 @@ class Masked:
         return len(self.tokens)
 
 
-def masked(items: Array, n_items: int, last_share: float, mask_share: float, random: np.random.Generator) -> Masked:
+def masked(
+    items: Array, target: Array, n_items: int, last_share: float, mask_share: float, random: np.random.Generator
+) -> Masked:
     """One showing of a stretch of items.
 
     Args:
         items: int [n], at least one.
+        target: bool [n], which of them may stand last and be asked for; where none may, items are masked at random.
         n_items: size of the catalogue; it is the start token, and one more is the mask.
-        last_share: how often the stretch is cut behind a random item and that item alone is masked.
+        last_share: how often the stretch is cut behind a random target and that item alone is masked.
         mask_share: probability of a mask for each item otherwise; one at least is masked.
         random: draws.
     """
-    if random.random() < last_share:
-        items = items[: random.integers(1, len(items), endpoint=True)]
+    if random.random() < last_share and target.any():
+        items = items[: random.choice(np.flatnonzero(target)) + 1]
         hidden = np.arange(len(items)) == len(items) - 1
     else:
         hidden = random.random(len(items)) < mask_share
@@ -155,15 +158,19 @@ class Bert4Rec(SequenceScorer):
             DataError: nobody disliked anything in the training period.
         """
         settings, seed, log = cls.settings_of(space, name), space.seed(name), space.training_log
-        stretches = [log.item[one] for one in stretches_of(log, settings.max_length - 1, (NEGATIVE,))]
 
         def batches(epoch: int) -> list[list[Masked]]:
             random = generator(seed, "masks", epoch)
-            shown = [masked(one, log.n_items, settings.last_share, settings.mask_share, random) for one in stretches]
+            stretches = stretches_of(log, settings.max_length - 1, (NEGATIVE,), generator(seed, "ties", epoch))
+            shown = [
+                masked(log.item[one.events], one.target, log.n_items, settings.last_share, settings.mask_share, random)
+                for one in stretches
+            ]
             return batches_by_length(shown, settings.batch_size, generator(seed, "order", epoch))
 
         with seeded(space.seed(name, "weights")):
             network = cls.build(space, settings)
+            start_at_popularity(network.bias, log.negative_counts()[1])
 
             def loss_of(batch: list[Masked]) -> Float[Tensor, ""]:
                 tokens, targets = padded([one.tokens for one in batch], 0), padded([one.targets for one in batch], -1)

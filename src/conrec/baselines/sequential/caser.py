@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from conrec.arrays import Array
 from conrec.baselines.sequences.blocks import initialise
 from conrec.baselines.sequences.histories import Histories
-from conrec.baselines.sequences.learning import learn, seeded, validation_fhr
+from conrec.baselines.sequences.learning import learn, seeded, start_at_popularity, validation_fhr
 from conrec.baselines.sequences.scorer import SequenceNetwork, SequenceScorer
-from conrec.errors import DataError
+from conrec.baselines.sequences.stretches import Stretch, stretches_of
 from conrec.logs.log import Log
 from conrec.protocol import NEGATIVE
 from conrec.recommender import Queries
@@ -140,20 +140,21 @@ class Windows:
         return Windows(self.user[rows], self.window[rows], self.target[rows])
 
 
-def windows_of(sequences: list[Array], start: int, length: int, targets: int) -> Windows:
-    """A window before every item of every sequence.
+def windows_of(log: Log, histories: list[Stretch], length: int, targets: int) -> Windows:
+    """A window before every target of every history.
 
     Args:
-        sequences: items of each user with a vector, oldest first, none empty.
-        start: token before the first item.
+        log: of the training period.
+        histories: of each user with a vector, in their order.
         length: L, tokens of a window.
         targets: T, items that are asked for behind each.
     """
     users, windows, asked = [], [], []
-    for user, items in enumerate(sequences):
-        for position in range(len(items)):
+    for user, history in enumerate(histories):
+        items = log.item[history.events]
+        for position in np.flatnonzero(history.target):
             users.append(user)
-            windows.append(window_of(items[max(0, position - length) : position], start, length))
+            windows.append(window_of(items[max(0, position - length) : position], log.n_items, length))
             following = items[position : position + targets]
             asked.append(np.r_[following, np.full(targets - len(following), -1)])
     return Windows(np.array(users), np.stack(windows), np.stack(asked).astype(np.int64))
@@ -185,21 +186,18 @@ class Caser(SequenceScorer):
             DataError: nobody disliked anything in the training period.
         """
         settings, seed, log = cls.settings_of(space, name), space.seed(name), space.training_log
-        sequences = []
-        for user in np.flatnonzero(log.negative_counts()[0]):
-            events = log.events_of(int(user))
-            sequences.append(log.item[events[log.feedback[events] == NEGATIVE]])
-        if not sequences:
-            raise DataError("the training period has no negative events", expected="at least one to learn from")
-        windows = windows_of(sequences, log.n_items, settings.max_length, settings.targets)
 
         def batches(epoch: int) -> list[Windows]:
+            # Whole histories, each of a user with a vector, in the order of the users.
+            histories = stretches_of(log, len(log), (NEGATIVE,), generator(seed, "ties", epoch))
+            windows = windows_of(log, histories, settings.max_length, settings.targets)
             order = generator(seed, "order", epoch).permutation(len(windows))
             size = settings.batch_size
             return [windows.select(order[begin : begin + size]) for begin in range(0, len(order), size)]
 
         with seeded(space.seed(name, "weights")):
             network = cls.build(space, settings)
+            start_at_popularity(network.bias, log.negative_counts()[1])
 
             def loss_of(batch: Windows) -> Float[Tensor, ""]:
                 user, target = torch.from_numpy(batch.user), torch.from_numpy(batch.target)

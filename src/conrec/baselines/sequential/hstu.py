@@ -22,13 +22,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from conrec.arrays import Array
 from conrec.baselines.sequences.blocks import initialise
 from conrec.baselines.sequences.histories import Histories, padded
-from conrec.baselines.sequences.learning import learn, seeded, validation_fhr
+from conrec.baselines.sequences.learning import learn, seeded, start_at_popularity, validation_fhr
 from conrec.baselines.sequences.losses import full_softmax
 from conrec.baselines.sequences.scorer import SequenceNetwork, SequenceScorer
-from conrec.baselines.sequences.stretches import batches_by_length, stretches_of
+from conrec.baselines.sequences.stretches import Stretch, batches_by_length, stretches_of, target_items
 from conrec.baselines.sequential.sasrec import with_start
 from conrec.protocol import NEGATIVE
 from conrec.seeds import generator
@@ -182,24 +181,28 @@ class Hstu(SequenceScorer):
             DataError: nobody disliked anything in the training period.
         """
         settings, seed, log = cls.settings_of(space, name), space.seed(name), space.training_log
-        stretches = stretches_of(log, settings.max_length, (NEGATIVE,))
+
+        def batches(epoch: int) -> list[list[Stretch]]:
+            stretches = stretches_of(log, settings.max_length, (NEGATIVE,), generator(seed, "ties", epoch))
+            return batches_by_length(stretches, settings.batch_size, generator(seed, "order", epoch))
+
         with seeded(space.seed(name, "weights")):
             network = cls.build(space, settings)
+            start_at_popularity(network.bias, log.negative_counts()[1])
 
-            def loss_of(batch: list[Array]) -> Float[Tensor, ""]:
-                targets, times = (
-                    padded([log.item[one] for one in batch], -1),
-                    padded([log.timestamp[one] for one in batch], 0),
-                )
+            def loss_of(batch: list[Stretch]) -> Float[Tensor, ""]:
+                items = padded([log.item[one.events] for one in batch], -1)
+                times = padded([log.timestamp[one.events] for one in batch], 0)
+                targets = target_items(log, batch)
                 real = targets >= 0
-                states = network.states(targets[:, :-1], times[:, :-1], times)
+                states = network.states(items[:, :-1], times[:, :-1], times)
                 return full_softmax(network.logits(states[real]), targets[real])
 
             best, curve = learn(
                 network,
-                lambda epoch: batches_by_length(stretches, settings.batch_size, generator(seed, "order", epoch)),
+                batches,
                 loss_of,
-                lambda batch: sum(len(one) for one in batch),
+                lambda batch: sum(int(one.target.sum()) for one in batch),
                 settings,
                 lambda state: validation_fhr(cls(state, settings), space),
                 name,

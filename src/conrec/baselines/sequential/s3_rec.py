@@ -81,7 +81,7 @@ def pretrained(network: SasrecNetwork, space: Workspace, settings: S3RecConfig, 
         return {}
     log = space.training_log
     signs = (NEGATIVE, NEUTRAL, POSITIVE) if settings.pretraining_events == "all" else (NEGATIVE,)
-    sequences = [log.item[one] for one in stretches_of(log, network.max_length, signs)]
+    sequences = [log.item[one.events] for one in stretches_of(log, network.max_length, signs)]
     encoder = SasrecNetwork(network.n_items, settings.model_copy(update={"dropout": settings.pretraining_dropout}))
     encoder.load_state_dict(network.state_dict())
     task = Pretraining(encoder, categories.of, len(categories.names))

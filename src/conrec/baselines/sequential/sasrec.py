@@ -8,7 +8,9 @@ Self-Attentive Sequential Recommendation (Kang and McAuley, ICDM 2018, arXiv 180
 * normalisation stands before attention and feed-forward, and the activation is GELU;
 * a start token opens each sequence, so that the first dislike is learned as well and a user without any gets a
   prediction: the one that the start token leads to;
-* each item has a learned bias beside its (tied) embedding: popularity then costs no directions of the embedding;
+* each item has a learned bias beside its (tied) embedding, which starts at the logarithm of its popularity and does not
+  decay: popularity then costs no directions of the embedding;
+* of events of the same time only the first is a target, see `conrec.baselines.sequences.stretches`;
 * scores are computed in double precision, so that a query's answer does not depend on the queries in its batch.
 """
 
@@ -16,19 +18,17 @@ from __future__ import annotations
 
 from typing import ClassVar, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from conrec.arrays import Array
 from conrec.baselines.sequences.blocks import Block, initialise
 from conrec.baselines.sequences.histories import Histories, padded
-from conrec.baselines.sequences.learning import learn, seeded, validation_fhr
+from conrec.baselines.sequences.learning import learn, seeded, start_at_popularity, validation_fhr
 from conrec.baselines.sequences.sampling import catalogue_loss
 from conrec.baselines.sequences.scorer import SequenceNetwork, SequenceScorer
-from conrec.baselines.sequences.stretches import batches_by_length, stretches_of
+from conrec.baselines.sequences.stretches import Stretch, batches_by_length, stretches_of, target_items
 from conrec.protocol import NEGATIVE
 from conrec.seeds import generator
 from conrec.settings.baselines.base import TransformerSettings
@@ -133,21 +133,25 @@ class Sasrec(SequenceScorer):
         """
         settings, seed = cls.settings_of(space, name), space.seed(name)
         log = space.training_log
-        # A stretch of n inputs and one more target; the first is the start token.
-        stretches = [log.item[one] for one in stretches_of(log, settings.max_length, (NEGATIVE,))]
-        loss = catalogue_loss(settings, log.negative_counts()[1], generator(seed, "negatives"))
+        counts = log.negative_counts()[1]
+        loss = catalogue_loss(settings, counts, generator(seed, "negatives"))
+        start_at_popularity(network.bias, counts)
 
-        def loss_of(batch: list[Array]) -> Float[Tensor, ""]:
-            targets = padded(batch, -1)
+        def batches(epoch: int) -> list[list[Stretch]]:
+            stretches = stretches_of(log, settings.max_length, (NEGATIVE,), generator(seed, "ties", epoch))
+            return batches_by_length(stretches, settings.batch_size, generator(seed, "order", epoch))
+
+        def loss_of(batch: list[Stretch]) -> Float[Tensor, ""]:
+            targets = target_items(log, batch)
+            inputs = with_start(padded([log.item[one.events[:-1]] for one in batch], -1), network.n_items)
             real = targets >= 0
-            inputs = with_start(targets[:, :-1], network.n_items)
             return loss(network.states(inputs)[real], network.vectors, network.bias, targets[real])
 
         best, curve = learn(
             network,
-            lambda epoch: batches_by_length(stretches, settings.batch_size, generator(seed, "sasrec", "order", epoch)),
+            batches,
             loss_of,
-            lambda batch: int(np.sum([len(one) for one in batch])),
+            lambda batch: sum(int(one.target.sum()) for one in batch),
             settings,
             lambda state: validation_fhr(cls(state, settings), space),
             name,
