@@ -86,6 +86,53 @@ def test_a_stage_that_does_not_write_what_it_promises_is_not_finished(tmp_path):
     assert not (tmp_path / "c.manifest.json").exists()
 
 
+def test_what_will_run_again_is_seen_beforehand(tmp_path, calls):
+    """By settings, and by what reads the files of a changed stage; a file that was damaged may come out as it was."""
+
+    def again(setting=1):
+        return [stage.name for stage in Pipeline(tmp_path).outdated(stages(tmp_path, calls, setting))]
+
+    assert again() == ["write", "double"]
+    Pipeline(tmp_path).run(stages(tmp_path, calls))
+    assert again() == []
+    assert again(setting=5) == ["write", "double"]
+    (tmp_path / "a.txt").write_text("damaged")
+    assert again() == []
+    (tmp_path / "b.manifest.json").write_text("{ cut sh")
+    assert again() == ["double"]
+    Pipeline(tmp_path).run(stages(tmp_path, calls, setting=5))
+    (tmp_path / "b.manifest.json").unlink()
+    assert again(setting=5) == ["double"]
+    assert again() == ["write", "double"]
+
+
+def test_a_stage_that_read_other_files_than_there_are_now_is_seen(tmp_path, calls):
+    Pipeline(tmp_path).run(stages(tmp_path, calls))
+    kept = (tmp_path / "b.manifest.json").read_bytes()
+    Pipeline(tmp_path).run(stages(tmp_path, calls, setting=5))
+    (tmp_path / "b.manifest.json").write_bytes(kept)
+    assert [stage.name for stage in Pipeline(tmp_path).outdated(stages(tmp_path, calls, 5))] == ["double"]
+
+
+def test_what_stages_of_another_list_wrote_is_removed(tmp_path):
+    def stage(name, *files):
+        def work():
+            for one in files:
+                (tmp_path / one).parent.mkdir(exist_ok=True)
+                (tmp_path / one).write_text(name)
+
+        return Stage(name, f"results/{name}.manifest.json", (), files, None, work)
+
+    kept, gone = stage("kept", "results/kept.json"), stage("gone", "results/gone.json", "models/gone")
+    Pipeline(tmp_path).run([kept, gone])
+    (tmp_path / "results" / "mine.json").write_text("by hand")
+    (tmp_path / "results" / "damaged.manifest.json").write_text("{ cut sh")
+    Pipeline(tmp_path).clear_unlisted("results", [kept])
+    left = ["kept.json", "kept.manifest.json", "mine.json"]
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == left
+    assert (tmp_path / "models" / "gone").exists()
+
+
 class Told(Processes):
     """The second of two processes, which is told whether a shared stage has to be done."""
 

@@ -50,6 +50,25 @@ def test_settings_that_would_fail_late_are_refused_early(overrides, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "now"),
+    [
+        ("popularity", "[baselines.popularity]"),
+        ("sasrec", "[baselines.sasrec]"),
+        ("lc_rec", "[baselines.lc_rec_negatives] and [baselines.lc_rec_both]"),
+    ],
+)
+def test_sections_that_have_moved_are_named(tmp_path, section, now):
+    """A file of a run from before: as a file, and as the configuration of a run that is to go on."""
+    (tmp_path / "config.toml").write_text(f"[{section}]\nepochs = 3\n")
+    for read in (lambda: load_config(file=tmp_path / "config.toml"), lambda: _check(load_config(), tmp_path)):
+        with pytest.raises(ConfigError) as caught:
+            read()
+        assert str(caught.value).endswith(f"config.toml: there is no key {section!r}. It is now {now}.")
+    with pytest.raises(ConfigError, match=r"no key 'sasrek'\. Known: "):
+        load_config(overrides={"sasrek": {}})
+
+
 def test_items_depend_on_the_files_of_both_encoders_and_of_the_images(tmp_path):
     """A model in a folder by its contents, images by their names, sizes and times."""
     for name in ("text", "image", "posters"):

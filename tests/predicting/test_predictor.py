@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from conrec.baselines.registry import trained_row
-from conrec.errors import ArtefactError, ConfigError, DataError, MissingExtraError
+from conrec.errors import ArtefactError, ConfigError, DataError, MissingExtraError, NotApplicableError
+from conrec.evaluation.predictions import write_predictions
 from conrec.logs.prepare import read_prepared
 from conrec.predicting.job import PredictJob
 from conrec.predicting.plan import PREDICT_SETS
 from conrec.predicting.predictor import Predictor, predict_batches
-from conrec.recommender import Queries
+from conrec.recommender import Queries, Ranking
 from conrec.workspace import Workspace
 
 
@@ -175,6 +178,29 @@ def test_jobs_that_do_not_fit(run_folder, changes, said):
     with pytest.raises(ConfigError) as caught:
         Predictor(PredictJob(run_folder, **changes))
     assert said in str(caught.value)
+
+
+def test_rows_that_rank_no_catalogue_are_refused(run_folder, tmp_path, monkeypatch):
+    """Their predict sets would all be empty: seen by the run's predictions, or else once the row is loaded."""
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    job, said = PredictJob(run, "most-disliked"), r"'most-disliked' ranks no catalogue \(it would read too much\)"
+    monkeypatch.setattr(
+        "conrec.predicting.predictor.trained_row", lambda *_: SimpleNamespace(unranked="it would read too much")
+    )
+    with pytest.raises(NotApplicableError, match=said):
+        Predictor(job).recommender  # noqa: B018
+    nothing = Ranking(np.empty((0, 1), np.int32), np.empty((0, 1), np.float32))
+    anchors = read_prepared(run).anchors.of_split("test").select(np.empty(0, dtype=np.int64))
+    write_predictions(run / "predictions" / "most-disliked.parquet", anchors, nothing, [], "it would read too much")
+    with pytest.raises(NotApplicableError, match=said):
+        Predictor(job)
+
+
+def test_what_acts_at_prediction_alone_belongs_to_the_answers(run_folder):
+    """Shards of other settings are not gone on with."""
+    made = Predictor(PredictJob(run_folder, "sasrec")).made_from()
+    assert made["settings"]["baselines.sasrec"]["hidden_size"] > 0
+    assert "settings" not in Predictor(PredictJob(run_folder)).made_from()
 
 
 def test_vllm_that_is_not_there_is_said_before_any_work(run_folder, monkeypatch):
