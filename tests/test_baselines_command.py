@@ -14,6 +14,7 @@ from conrec.comparing.describe import every_row, one_row
 from conrec.config import Config, load_config
 from conrec.errors import ConfigError, ConrecError
 from conrec.rows import BASELINES, rows_of
+from tests.comparing.small import write_manifests
 
 
 def baselines(*arguments):
@@ -97,6 +98,7 @@ def test_runs_of_other_data_are_refused_before_any_work(finished_run, tmp_path):
 
 def test_a_table_is_printed_anew_from_the_files(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "seed-0")
+    write_manifests(tmp_path / "seed-0")
     done = baselines("table", tmp_path, "--reference", "sasrec")
     assert done.exit_code == 0, done.output
     assert "Difference to sasrec" in done.output

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from conrec.artefacts import write_json
+from conrec.baselines.registry import REGISTRY
+from conrec.config import load_config
 from conrec.logs.sources import Loaded
+from conrec.rows import rows_of
+from conrec.workspace import Workspace
 from tests.small_run import write_small_log
 
 TOML = """
@@ -55,3 +60,13 @@ def write_small(loaded: Loaded, folder: Path, users: int = 60) -> Path:
     write_small_log(loaded, folder, users)
     (folder / "small.toml").write_text(TOML)
     return folder / "small.toml"
+
+
+def write_manifests(run: Path) -> None:
+    """The manifests of a finished run's rows, with the settings that its stages would write down."""
+    config = load_config(file=run / "config.toml")
+    space = Workspace(run, config)
+    for row in rows_of(config):
+        sections = REGISTRY[row].sections if row in REGISTRY else ("sft", "backbone")
+        write_json(run / "models" / f"{row}.train.json", {"settings": space.section(*sections, "protocol")})
+        write_json(run / "predictions" / f"{row}.manifest.json", {"settings": space.section("prediction", "protocol")})

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from conrec.comparing import search as searching
 from conrec.comparing import trials as trying
@@ -123,7 +124,7 @@ def test_settings_changed_after_a_search_are_not_called_searched(folder):
 def test_a_setting_that_is_chosen_not_to_be_given_is_written(config, tmp_path):
     """TOML has no null; what the default gives must be taken away in words."""
     grid = grid_of(config, "ease")
-    assert grid.first["training_half_life_days"] == 30.0
+    assert grid.first["training_half_life_days"] is not None
     best = {**grid.first, "training_half_life_days": None}
     chosen = with_chosen(config, Journal("ease", {}, [Trial(grid.first, 0.2), Trial(best, 0.3)]), 2)
     path = write_chosen(tmp_path, chosen)
@@ -174,6 +175,122 @@ def test_other_settings_are_refused_and_nothing_is_lost(config, folder):
     with pytest.raises(ArtefactError, match=r"sasrec\.json: its trials are of other settings"):
         search(other, ("sasrec",), folder, 3)
     assert (folder / "sasrec.json").read_bytes() == before
+
+
+def test_a_folder_is_of_one_log(ml100k, config, folder, tmp_path):
+    """Two rows, two logs, one --out: the second search would stamp its own log on what was chosen on the first."""
+    other = load_config(file=write_small(ml100k, tmp_path, users=40))
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    before = [(path, path.read_bytes()) for path in files]
+    with pytest.raises(ArtefactError, match=r"live-popularity\.json: its trials are of other data"):
+        search(other, ("ease",), folder, 2)
+    assert [(path, path.read_bytes()) for path in files] == before
+    assert not (folder / "ease.json").exists()
+
+
+def test_another_encoder_is_another_folder(config, folder):
+    other = config.model_copy(update={"rqvae": config.rqvae.model_copy(update={"latent_dim": 4})})
+    with pytest.raises(ArtefactError, match=r"its trials are of other items; expected one log"):
+        search(other, ("ease",), folder, 2)
+
+
+def test_trials_of_other_settings_are_left_out_of_what_is_chosen(config, folder, capsys):
+    sasrec = config.baselines.sasrec.model_copy(update={"epochs": 3})
+    other = config.model_copy(update={"baselines": config.baselines.model_copy(update={"sasrec": sasrec})})
+    search(other, ("live-popularity",), folder, 3)
+    assert "sasrec: left out of what is chosen, its trials are of other settings" in capsys.readouterr().err
+    assert list(load_config(file=folder / "chosen.toml").search.chosen) == ["live-popularity"]
+    search(config, ("live-popularity",), folder, 3)
+    assert list(load_config(file=folder / "chosen.toml").search.chosen) == ["live-popularity", "sasrec"]
+
+
+def test_a_budget_is_of_the_rows_that_are_asked_for(config, folder):
+    tried = len(trials_in(folder, "sasrec"))
+    assert tried > 1
+    search(config, ("live-popularity",), folder, 1)
+    chosen = load_config(file=folder / "chosen.toml").search.chosen
+    assert (chosen["live-popularity"].trials, chosen["sasrec"].trials) == (1, tried)
+
+
+def test_a_search_goes_on_with_another_number_of_threads(config, folder, monkeypatch):
+    """As on a machine with more cores."""
+    monkeypatch.setattr(searching._Searcher, "_finish", lambda *_: None)  # data and items need not be made again
+    before, threads = trials_in(folder, "sasrec"), torch.get_num_threads()
+    more = config.model_copy(update={"run": config.run.model_copy(update={"threads": 2})})
+    try:
+        search(more, ("sasrec",), folder, len(before))
+    finally:
+        torch.set_num_threads(threads)
+    assert trials_in(folder, "sasrec") == before
+
+
+def test_a_row_whose_start_alone_changed_is_searched_anew(config, folder, fitted, monkeypatch, capsys):
+    """`mini-one-rec` is tuned from what was chosen for `lc-rec-negatives`."""
+
+    class Answers:
+        unranked = "made up"
+
+        def score(self, log, queries, candidates):
+            return np.zeros(candidates.shape, dtype=np.float32)
+
+    fitted(lambda space, row: Answers())
+    finished = []
+    finish = searching._Searcher._finish
+
+    def without_training(self, manifests, row=None):
+        if row is None:
+            finish(self, manifests)
+        else:
+            finished.append((row, list(manifests)))
+
+    monkeypatch.setattr(searching._Searcher, "_finish", without_training)
+
+    def mini(lc_rec_epochs):
+        changed = config.baselines.lc_rec_negatives.model_copy(update={"epochs": lc_rec_epochs})
+        baselines = config.baselines.model_copy(update={"lc_rec_negatives": changed})
+        return config.model_copy(update={"baselines": baselines})
+
+    search(mini(3), ("mini-one-rec",), folder, 2)
+    starts = ["models/conrec-translation.train.json", "models/lc-rec-negatives.train.json"]
+    assert finished == [("mini-one-rec", starts)]
+    first = (folder / "mini-one-rec.json").read_bytes()
+    search(mini(3), ("mini-one-rec",), folder, 2)
+    assert len(finished) == 1  # nothing left to try, so that no start is trained
+    search(mini(4), ("live-popularity",), folder, 1)
+    assert "mini-one-rec: left out of what is chosen, its trials are of other start" in capsys.readouterr().err
+    assert "mini-one-rec" not in load_config(file=folder / "chosen.toml").search.chosen
+    search(mini(4), ("mini-one-rec",), folder, 1)
+    assert "earlier trials: mini-one-rec.before-1.json" in capsys.readouterr().err
+    assert (folder / "mini-one-rec.before-1.json").read_bytes() == first
+    assert len(trials_in(folder, "mini-one-rec")) == 1
+    assert "mini-one-rec" in load_config(file=folder / "chosen.toml").search.chosen
+
+
+def test_a_log_without_validation_anchors_is_refused(config, folder, monkeypatch):
+    read = trying.read_prepared
+
+    def without(run):
+        found = read(run)
+        return replace(found, anchors=found.anchors.select(found.anchors.split != 1))
+
+    monkeypatch.setattr(trying, "read_prepared", without)
+    with pytest.raises(ConfigError, match=r"protocol: the validation period of this log has no anchor"):
+        search(config, ("live-popularity",), folder, 3)
+
+
+def test_a_figure_that_is_no_number_is_a_failed_trial(config, folder, monkeypatch):
+    monkeypatch.setattr(trying, "fhr", lambda top, negatives: np.array([np.nan]))
+    one = Trials.on(folder / "run", config).run(config, "live-popularity", GRID, {})
+    assert (one.value, one.error) == (None, "the figure that it is judged by is nan")
+
+
+def test_settings_of_every_section_have_an_origin():
+    popularity = load_config(overrides={"baselines": {"popularity": {"days": 7}}})
+    assert origin(popularity, "category-rule") == "baselines.popularity.days = 7"
+    assert origin(popularity, "ease") == "defaults"
+    language = load_config(overrides={"sft": {"epochs": 9}, "prompts": {"max_events": 77}})
+    assert origin(language, "lc-rec-both") == "sft.epochs = 9, prompts.max_events = 77"
+    assert origin(language, "tallrec") == "prompts.max_events = 77"
 
 
 def test_a_trial_that_fails_is_written_down_and_the_search_goes_on(config, folder, fitted):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from conrec.arrays import Ragged
 from conrec.artefacts import write_json
+from conrec.comparing import figures as comparing
+from conrec.comparing.answers import has_answers
 from conrec.comparing.listing import cost_listing, difference_listing, markdown, metrics_of
 from conrec.comparing.seeds import configs_of, parse_seeds, seed_config, seeds_in
 from conrec.comparing.table import make_table
@@ -19,6 +22,8 @@ from conrec.config import Config, dump_config, load_config
 from conrec.costs import RowCosts
 from conrec.errors import ArtefactError, ConfigError
 from conrec.evaluation.significance import Bootstrap
+from conrec.rows import rows_of
+from tests.comparing.small import write_manifests
 
 SKIPPED, UNFINISHED = "lc-rec-negatives", "lc-rec-both"
 
@@ -40,7 +45,7 @@ def out(finished_run, tmp_path_factory):
         with_seed(run, seed)
         for row, seconds in (("sasrec", 10.0), ("most-disliked", 0.0)):
             write_json(run / "costs" / f"{row}.json", asdict(RowCosts(seconds + seed, 2.0, 400, 7, 1)))
-        (run / "models").mkdir()
+        write_manifests(run)
         write_json(run / "models" / f"{SKIPPED}.train.json", {"skipped": "no item has a title | at all"})
         for kind in ("predictions", "candidate_scores"):
             (run / kind / f"{SKIPPED}.parquet").unlink()
@@ -142,6 +147,26 @@ def test_a_row_without_figures_stands_there_with_the_reason(table):
     ]
 
 
+def test_answers_of_other_settings_are_no_figures(out, tmp_path):
+    """A run that was stopped before a row was trained with its new settings still has the answers of before."""
+    run = tmp_path / "seed-0"
+    shutil.copytree(out / "seed-0", run)
+    config = load_config(file=run / "config.toml")
+    answered = [row for row in rows_of(config) if row != SKIPPED]
+    assert all(has_answers(run, config, row) for row in answered)
+    changed = load_config(file=run / "config.toml", overrides={"baselines": {"sasrec": {"epochs": 3}}})
+    (run / "config.toml").write_text(dump_config(changed))
+    (run / "predictions" / "conrec-sft.manifest.json").unlink()
+    (run / "models" / f"{UNFINISHED}.train.json").write_text("{")
+    rows = make_table(tmp_path)["rows"]
+    without = {row for row, found in rows.items() if found.get("reason") == "has no answers yet in seed-0"}
+    assert without == {"sasrec", "conrec-sft", UNFINISHED}
+    (run / "config.toml").write_text(dump_config(config))
+    assert "metrics" in make_table(tmp_path)["rows"]["sasrec"]
+    later = load_config(file=run / "config.toml", overrides={"run": {"seed": 1}, "prediction": {"top_k": 60}})
+    assert not any(has_answers(run, later, row) for row in answered)
+
+
 def test_a_row_that_ranks_nothing_says_so():
     row = {"metrics": {}, "settings": "defaults", "unranked": "too many titles", "costs": None}
     listing = cost_listing({"top_k": 20, "seeds": [0], "rows": {"tallrec": row}})
@@ -194,6 +219,30 @@ def test_runs_of_other_data_or_settings_make_no_table(out, tmp_path):
     (tmp_path / "seed-1" / "config.toml").write_text(dump_config(other))
     with pytest.raises(ArtefactError, match=r"baselines\.sasrec\.epochs is 3 here and 60 in seed-0"):
         make_table(tmp_path)
+
+
+def longer(anchors):
+    """A dislike moved from the end of one window to the beginning of the next: the values in a row are the same."""
+    offsets = anchors.future_negatives.offsets.copy()
+    one = next(one for one in range(1, len(offsets) - 1) if offsets[one] - offsets[one - 1] > 1)
+    offsets[one] -= 1
+    return replace(anchors, future_negatives=Ragged(offsets, anchors.future_negatives.values))
+
+
+@pytest.mark.parametrize("other", [longer, lambda one: one.with_candidates(one.candidates[:, ::-1])])
+def test_runs_with_other_questions_make_no_table(out, monkeypatch, other):
+    """The same users, times and future dislikes in a row; windows cut elsewhere, or candidates in another order."""
+    ask = comparing.answers_on_test
+
+    def asked(folder, config, rows):
+        found = ask(folder, config, rows)
+        return replace(found, anchors=other(found.anchors)) if folder.name == "seed-1" else found
+
+    folders, configs = [out / f"seed-{seed}" for seed in (0, 1)], configs_of(out, (0, 1))
+    assert comparing.read_seeds(folders, configs, ["sasrec"]).values
+    monkeypatch.setattr(comparing, "answers_on_test", asked)
+    with pytest.raises(ArtefactError, match=r"test anchors are not the \d+ of seed-0"):
+        comparing.read_seeds(folders, configs, ["sasrec"])
 
 
 def test_bad_input(out, tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from conrec.arrays import Array
+from conrec.comparing.answers import has_answers
 from conrec.config import Config
 from conrec.errors import ArtefactError
 from conrec.evaluation.evaluate import Answered, answers_on_test
@@ -43,13 +44,13 @@ class SeededAnswers:
 
 
 def read_seeds(folders: Sequence[Path], configs: Sequence[Config], rows: Sequence[str]) -> SeededAnswers:
-    """Read the answers of ``rows`` in every run; a row that lacks a file in one of them is left out.
+    """Read the answers of ``rows`` in every run; a row without answers in one of them is left out.
 
     Raises:
         ArtefactError: a file is damaged, or two runs were asked at other anchors.
     """
     answered = [
-        answers_on_test(folder, config, [row for row in rows if _is_there(folder, row)])
+        answers_on_test(folder, config, [row for row in rows if has_answers(folder, config, row)])
         for folder, config in zip(folders, configs, strict=True)
     ]
     first = answered[0]
@@ -106,23 +107,21 @@ def differences(
     return {name: one.to_json() for name, one in pairs if one is not None}
 
 
-def _is_there(folder: Path, row: str) -> bool:
-    """Whether a run holds both answer files of a row."""
-    return all((folder / kind / f"{row}.parquet").is_file() for kind in ("predictions", "candidate_scores"))
-
-
 def _refuse_other_anchors(home: Path, first: Answered, folder: Path, other: Answered) -> None:
     """Anchors follow from the data alone: runs of one table have the same, or are of different data."""
-    same = (
-        first.user_ids == other.user_ids
-        and np.array_equal(first.anchors.user, other.anchors.user)
-        and np.array_equal(first.anchors.timestamp, other.anchors.timestamp)
-        and np.array_equal(first.anchors.future_negatives.values, other.anchors.future_negatives.values)
-    )
-    if not same:
+    pairs = zip(_asked(first), _asked(other), strict=True)
+    if first.user_ids != other.user_ids or not all(np.array_equal(one, two) for one, two in pairs):
         raise ArtefactError(
             f"its {len(other.anchors)} test anchors are not the {len(first.anchors)} of {home.name}",
             where=str(folder / "data" / "anchors.parquet"),
             expected="runs of the same data",
             mend="Remove this folder and give the command of `conrec baselines run` again.",
         )
+
+
+def _asked(answered: Answered) -> tuple[Array, ...]:
+    """All that makes a question: who is asked and when, what would be right, and what there is to choose from."""
+    one = answered.anchors
+    negatives, positives = one.future_negatives, one.future_positives
+    right = (negatives.offsets, negatives.values, positives.offsets, positives.values, one.next_item)
+    return (one.user, one.timestamp, *right, one.candidates)

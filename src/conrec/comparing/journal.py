@@ -10,7 +10,7 @@ from typing import Any
 from conrec.artefacts import read_json, write_json
 from conrec.errors import ArtefactError
 
-__all__ = ["Journal", "Trial", "read_journal"]
+__all__ = ["Journal", "Trial", "keep_aside", "parts_that_differ", "read_journal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,19 @@ class Journal:
         return max(judged, key=lambda one: -1.0 if one.value is None else one.value, default=None)
 
 
-def read_journal(path: Path, row: str, depends: Mapping[str, Any]) -> Journal:
+def read_journal(path: Path, row: str, depends: Mapping[str, Any] | None = None) -> Journal:
     """The trials so far; none where the file is not there.
+
+    Args:
+        path: of the file.
+        row: that it is of.
+        depends: what its trials must depend on; None: whatever they do.
 
     Raises:
         ArtefactError: the file is damaged, or its trials were made on other data or with other settings.
     """
     if not path.is_file():
-        return Journal(row, depends)
+        return Journal(row, depends or {})
     found = read_json(path)
     try:
         trials = [
@@ -94,7 +99,7 @@ def read_journal(path: Path, row: str, depends: Mapping[str, Any]) -> Journal:
             where=str(path),
             mend="Remove it, and its trials are made again.",
         ) from None
-    different = _difference(before, depends)
+    different = [] if depends is None else parts_that_differ(before, depends)
     if journal.row != row or different:
         raise ArtefactError(
             f"its trials are of other {' and '.join(different) or 'rows'}",
@@ -104,5 +109,15 @@ def read_journal(path: Path, row: str, depends: Mapping[str, Any]) -> Journal:
     return journal
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[str]:
+def keep_aside(path: Path) -> Path:
+    """Give a journal another name, ``ROW.before-1.json`` or the next number, so that its row begins anew."""
+    number = 1
+    while (kept := path.with_name(f"{path.stem}.before-{number}.json")).exists():
+        number += 1
+    path.rename(kept)
+    return kept
+
+
+def parts_that_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[str]:
+    """The names of what two searches do not have in common, of `Journal.depends`."""
     return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]

@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from conrec.baselines.registry import REGISTRY
+from conrec.comparing.seeds import flat
 from conrec.config import Config
 from conrec.settings.base import NONE, Settings
 
@@ -43,7 +44,8 @@ def settings_of(config: Config, row: str) -> dict[str, Any]:
 def origin(config: Config, row: str) -> str:
     """Where a row's settings come from, in words; empty for a row without settings of its own.
 
-    A search counts as the origin as long as the section still holds what it chose.
+    A search counts as the origin as long as the section still holds what it chose. Settings of other sections that the
+    row is trained with, such as ``sft`` or the popularity behind a rule, are named with their section.
     """
     if row not in REGISTRY or not section_of(row):
         return ""
@@ -56,10 +58,20 @@ def origin(config: Config, row: str) -> str:
         }
         searched = of_search if all(now.get(name) == value for name, value in of_search.items()) else {}
     changed = {name: value for name, value in now.items() if value != usual[name] and name not in searched}
+    for section in REGISTRY[row].sections:
+        if section != section_of(row):
+            usual = _flat_section(Config(), section)
+            found = _flat_section(config, section).items()
+            changed.update({f"{section}.{key}": value for key, value in found if value != usual.get(key)})
     parts = []
     if chosen is not None and (searched or not chosen.settings):
         parts.append(f"search, {chosen.trials} trials on {chosen.data}")
     if changed:
         named = ", ".join(f"{name} = {value}" for name, value in changed.items())
-        parts.append(named if len(changed) <= SHOWN else f"{len(changed)} settings by hand")
+        parts.append(named if len(changed) <= SHOWN else f"{len(changed)} settings changed")
     return "; ".join(parts) or "defaults"
+
+
+def _flat_section(config: Config, section: str) -> dict[str, Any]:
+    """The values of a section by dotted key, as JSON values."""
+    return dict(flat(attrgetter(section)(config).model_dump(mode="json")))

@@ -1,14 +1,14 @@
 """The best settings of each baseline: the same number of trials for every row, judged on validation anchors.
 
-Data and items are prepared once, in a run folder that all trials share. Every trial is written down as it ends, and
-the next one follows from those before it (`conrec.comparing.proposals`): a search that is killed and started again
-makes the same trials and the same choice.
+Data and items are prepared once, in a run folder that all trials share; one folder is of one log. Every trial is
+written down as it ends, and the next one follows from those before it (`conrec.comparing.proposals`): a search that is
+killed and started again makes the same trials and the same choice.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,19 +16,20 @@ from typing import Any
 
 import torch
 
-from conrec.artefacts import read_json
+from conrec import __version__
+from conrec.artefacts import hash_json
 from conrec.baselines.registry import REGISTRY
 from conrec.comparing.chosen import with_chosen, write_chosen
 from conrec.comparing.describe import known_row
-from conrec.comparing.grids import Grid, grid_of
-from conrec.comparing.journal import Journal, read_journal
+from conrec.comparing.grids import grid_of
+from conrec.comparing.journal import Journal, keep_aside, parts_that_differ, read_journal
 from conrec.comparing.proposals import propose
 from conrec.comparing.trials import Trials
 from conrec.config import Config
-from conrec.errors import MissingExtraError, NotApplicableError
+from conrec.errors import ArtefactError, MissingExtraError, NotApplicableError
 from conrec.folders import locked
 from conrec.items.diagnosis.figures import Listing
-from conrec.pipeline import Pipeline
+from conrec.pipeline import Pipeline, Stage
 from conrec.progress import console
 from conrec.rows import BASELINES
 from conrec.run import Chain
@@ -38,6 +39,8 @@ __all__ = ["Found", "search"]
 
 RUN = "run"
 """The run folder below that of a search."""
+SHARED = ("data", "items")
+"""What all journals of a folder have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +96,13 @@ def search(config: Config, rows: Sequence[str] | None, folder: Path, trials: int
         rows: names of baselines; None: all.
         folder: gets ``ROW.json`` for each row, ``chosen.toml``, and the run that trials share. Rows that were searched
             here before stay in ``chosen.toml``.
-        trials: for each row; None: ``search.trials``. More than before adds to what was tried.
+        trials: for each of ``rows``; None: ``search.trials``. More than before adds to what was tried. Of rows that
+            are not asked for, all trials count.
 
     Raises:
-        ConfigError: there is no such row.
+        ConfigError: there is no such row, or no validation anchor.
         MissingExtraError: Optuna is not installed.
-        ArtefactError: trials in the folder were made on other data or with other settings.
+        ArtefactError: trials in the folder were made on other data, or those of a row with other settings.
         ConrecError: anything else that the user can mend.
     """
     asked = BASELINES if rows is None else {known_row(name, "ROW") for name in rows}
@@ -107,35 +111,52 @@ def search(config: Config, rows: Sequence[str] | None, folder: Path, trials: int
         raise MissingExtraError("optuna", "search")
     torch.set_num_threads(config.run.threads or len(os.sched_getaffinity(0)))
     with locked(folder):
-        searcher = _Searcher(config, folder, budget)
-        journals = [searcher.search(row) for row in BASELINES if row in asked]
+        searcher = _Searcher(config, folder, dict.fromkeys(asked, budget))
+        journals = [searcher.search(row, budget) for row in BASELINES if row in asked]
         return Found(tuple(journals), budget, searcher.write())
 
 
 class _Searcher:
-    """Searches one row after another in one folder."""
+    """Searches one row after another in one folder.
 
-    def __init__(self, config: Config, folder: Path, budget: int) -> None:
+    Args:
+        config: to begin with.
+        folder: of the search.
+        budgets: how many trials count of a row; of one that is not there, all.
+
+    Raises:
+        ArtefactError: the folder has trials on other data.
+    """
+
+    def __init__(self, config: Config, folder: Path, budgets: Mapping[str, int]) -> None:
         self.config = config.model_copy(update={"run": config.run.model_copy(update={"conrec": False})})
-        self.folder, self.run, self.budget = folder, folder / RUN, budget
-        self.prepared = self._prepare(("data/manifest.json", "items/manifest.json"))
+        self.folder, self.run, self.budgets = folder, folder / RUN, budgets
+        self.left_out: set[str] = set()
+        shared = self._stages()
+        self.shared = {part: _identity(shared[f"{part}/manifest.json"], part) for part in SHARED}
+        for row in BASELINES:
+            self._refuse_other_data(row)
+        self._finish([f"{part}/manifest.json" for part in SHARED])
         self.trials = Trials.on(self.run, self.config)
 
-    def search(self, row: str) -> Journal:
+    def search(self, row: str, budget: int) -> Journal:
         """Make the trials of a row that are not made yet."""
         grid = grid_of(self.config, row)
-        path = self.folder / f"{row}.json"
-        journal = read_journal(path, row, self._depends(row, grid))
-        while not journal.not_applicable and len(journal.trials) < self.budget:
+        journal, path = self._resumed(row), self._journal(row)
+        starts, config = [_manifest(name) for name in _starts(row)], self._chosen(_starts(row))
+        while not journal.not_applicable and len(journal.trials) < budget:
             point = propose(grid, journal.trials, row, self.config.run.seed)
             if point is None:
                 break
+            if starts:
+                self._finish(starts, row)
+                starts = []
             try:
-                journal.trials.append(self.trials.run(self._chosen(_starts(row)), row, grid, point))
+                journal.trials.append(self.trials.run(config, row, grid, point))
             except NotApplicableError as error:
                 journal.not_applicable = str(error)
             journal.write(path)
-            self._say(journal, grid)
+            self._say(journal, min(budget, grid.size))
         self.write()
         return journal
 
@@ -143,50 +164,82 @@ class _Searcher:
         """Write the best settings of all rows that were searched in this folder, now or before."""
         return write_chosen(self.folder, self._chosen(BASELINES))
 
-    def _prepare(self, manifests: Sequence[str], row: str | None = None) -> list[str]:
-        """Finish some stages of the run that ``row`` belongs to; what they depend on, as hashes."""
+    def _journal(self, row: str) -> Path:
+        return self.folder / f"{row}.json"
+
+    def _refuse_other_data(self, row: str) -> None:
+        """A choice of settings is of one log; refused before anything of the run below is made anew."""
+        before = read_journal(self._journal(row), row, None).depends
+        different = [part for part in SHARED if before and before.get(part) != self.shared[part]]
+        if different:
+            raise ArtefactError(
+                f"its trials are of other {' and '.join(different)}",
+                where=str(self._journal(row)),
+                expected="one log, protocol, seed and encoder in one folder",
+                mend="Give another --out, or remove the folder to search again.",
+            )
+
+    def _resumed(self, row: str) -> Journal:
+        """The trials of a row so far; none where only what it starts from is not what it was."""
+        path, depends = self._journal(row), self._depends(row)
+        before = read_journal(path, row, None)
+        if before.depends and list(parts_that_differ(before.depends, depends)) == ["start"]:
+            kept = keep_aside(path)
+            _note(f"{row}: starts from other weights than before, and is searched anew; earlier trials: {kept.name}")
+        return read_journal(path, row, depends)
+
+    def _stages(self, row: str | None = None) -> dict[str, Stage]:
+        """The stages of the run that ``row`` belongs to, by manifest; what it starts from as it was chosen."""
         config = self.config if row is None else self._chosen(_starts(row))
         rows = () if row is None else (row,)
         config = config.model_copy(update={"baselines": config.baselines.model_copy(update={"rows": rows})})
-        with locked(self.run):
-            stages = [one for one in Chain(Workspace(self.run, config)).stages() if one.manifest in manifests]
-            Pipeline(self.run).run(stages)
-        return [str(read_json(self.run / name)["key"]) for name in manifests]
+        return {one.manifest: one for one in Chain(Workspace(self.run, config)).stages()}
 
-    def _depends(self, row: str, grid: Grid) -> dict[str, Any]:
-        """What the trials of a row depend on, in the words of an error; what it starts from is trained here."""
-        starts = tuple(f"models/{name}.train.json" for name in _starts(row))
-        prepared = [*self.prepared, *(self._prepare(starts, row) if starts else ())]
+    def _finish(self, manifests: Sequence[str], row: str | None = None) -> None:
+        """Finish some stages of the run that ``row`` belongs to."""
+        with locked(self.run):
+            stages = [one for name, one in self._stages(row).items() if name in manifests]
+            Pipeline(self.run).run(stages)
+
+    def _depends(self, row: str) -> dict[str, Any]:
+        """What the trials of a row depend on, in the words of an error."""
+        starts = _starts(row)
+        stages = self._stages(row) if starts else {}
         settings = Workspace(self.run, self.config).section(*REGISTRY[row].sections, "protocol", "evaluation")
         settings.pop("threads")  # which change results in the last digits alone
         return {
-            "data, items or start": prepared,
+            **self.shared,
+            "start": [_identity(stages[_manifest(name)]) for name in starts],
             "settings": settings,
-            "grids": {name: list(values) for name, values in grid.fields.items()},
+            "grids": {name: list(values) for name, values in grid_of(self.config, row).fields.items()},
             "validation anchors": len(self.trials.judged),
         }
 
     def _chosen(self, rows: Sequence[str]) -> Config:
-        """The configuration with what was chosen so far for some rows."""
+        """The configuration with what was chosen so far for some rows, as far as it is of what is searched now."""
         config = self.config
         for row in rows:
-            path = self.folder / f"{row}.json"
-            if row in REGISTRY and path.is_file():
-                depends = read_json(path).get("depends", {})
-                config = with_chosen(config, read_journal(path, row, depends), self.budget)
+            if row not in REGISTRY or not self._journal(row).is_file():
+                continue
+            journal = read_journal(self._journal(row), row, None)
+            different = parts_that_differ(journal.depends, self._depends(row))
+            if not different:
+                config = with_chosen(config, journal, self.budgets.get(row, len(journal.trials)))
+            elif row not in self.left_out:
+                self.left_out.add(row)
+                _note(f"{row}: left out of what is chosen, its trials are of other {' and '.join(different)}")
         return config
 
-    def _say(self, journal: Journal, grid: Grid) -> None:
-        """One line for the last trial."""
+    def _say(self, journal: Journal, of: int) -> None:
+        """One line for the last trial, of so many."""
         if journal.not_applicable:
-            console.print(f"{journal.row}: not for this log: {journal.not_applicable}", markup=False, highlight=False)
+            _note(f"{journal.row}: not for this log: {journal.not_applicable}")
             return
         one, number = journal.trials[-1], len(journal.trials)
-        head = f"[{number:>2}/{min(self.budget, grid.size)}] {journal.row}"
+        head = f"[{number:>2}/{of}] {journal.row}"
         settings = ", ".join(f"{name} = {value}" for name, value in one.settings.items()) or "no settings"
         outcome = f"failed: {one.error}" if one.value is None else f"{one.value:.4f}"
-        line = f"{head}: {settings}: {outcome} ({one.seconds:.1f} s)"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _note(f"{head}: {settings}: {outcome} ({one.seconds:.1f} s)")
 
 
 def _starts(row: str) -> tuple[str, ...]:
@@ -195,3 +248,19 @@ def _starts(row: str) -> tuple[str, ...]:
     if not start:
         return ()
     return (*(_starts(start) if start in REGISTRY else ()), start)
+
+
+def _manifest(name: str) -> str:
+    """Of the training of what a row starts from."""
+    return f"models/{name}.train.json"
+
+
+def _identity(stage: Stage, part: str = "") -> str:
+    """One word for what a stage is made of, up to the last digits: however many threads work at it."""
+    machine = {"threads", "device", "precision"} if part == "data" else {"threads"}
+    settings = {name: value for name, value in stage.settings.items() if name not in machine}
+    return hash_json([stage.name, __version__, settings])
+
+
+def _note(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

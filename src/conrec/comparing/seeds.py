@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from conrec.config import Config, load_config
 from conrec.errors import ArtefactError, ConfigError
 
-__all__ = ["SEEDS", "configs_of", "parse_seeds", "seed_config", "seed_folder", "seeds_in"]
+__all__ = ["SEEDS", "configs_of", "flat", "parse_seeds", "seed_config", "seed_folder", "seeds_in"]
 
 SEEDS = (0, 1, 2)
 """Seeds of a table, where nothing else is asked for."""
@@ -101,12 +101,13 @@ def _compared(config: Config) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     for section, key in _OWN:
         values[section].pop(key)
-    return dict(_flat(values))
+    return dict(flat(values))
 
 
-def _flat(values: Any, parents: Sequence[str] = ()) -> Iterable[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], parents: Sequence[str] = ()) -> Iterable[tuple[str, Any]]:
+    """The values of nested sections by dotted key."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, (*parents, key))
+            yield from flat(value, (*parents, key))
         else:
             yield ".".join((*parents, key)), value

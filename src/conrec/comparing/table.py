@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from conrec.artefacts import write_json, write_text
+from conrec.comparing.answers import has_answers
 from conrec.comparing.costs import mean_costs
 from conrec.comparing.figures import differences, figures, read_seeds
 from conrec.comparing.listing import markdown
 from conrec.comparing.origin import origin
 from conrec.comparing.seeds import configs_of, seed_folder, seeds_in
+from conrec.config import Config
 from conrec.costs import read_costs
 from conrec.errors import ArtefactError, ConfigError, did_you_mean
 from conrec.evaluation.predictions import why_unranked
@@ -61,7 +63,7 @@ def make_table(out: Path, seeds: Sequence[int] | None = None, reference: str | N
     rows: dict[str, Any] = {}
     for row in names:
         if row not in answered.values:
-            rows[row] = {"reason": reasons.get(row) or _unfinished(folders, row)}
+            rows[row] = {"reason": reasons.get(row) or _unfinished(folders, configs, row)}
             continue
         values = answered.values[row]
         costs = [cost for folder in folders if (cost := read_costs(folder, row)) is not None]
@@ -104,7 +106,8 @@ def _reason(folders: Sequence[Path], row: str) -> str:
     return next((why for why in found if why), "")
 
 
-def _unfinished(folders: Sequence[Path], row: str) -> str:
-    """The first run without a row's answers, in words."""
-    without = [folder.name for folder in folders if not (folder / "predictions" / f"{row}.parquet").is_file()]
-    return f"has no answers yet in {', '.join(without) or folders[0].name}"
+def _unfinished(folders: Sequence[Path], configs: Sequence[Config], row: str) -> str:
+    """The runs without a row's answers, in words."""
+    runs = zip(folders, configs, strict=True)
+    without = [folder.name for folder, config in runs if not has_answers(folder, config, row)]
+    return f"has no answers yet in {', '.join(without)}"

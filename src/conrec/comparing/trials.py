@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from conrec.baselines.registry import baseline_class
 from conrec.comparing.grids import Grid, Point, with_settings
 from conrec.comparing.journal import Trial
 from conrec.config import Config
-from conrec.errors import ArtefactError, MissingExtraError, NotApplicableError
+from conrec.errors import ArtefactError, ConfigError, MissingExtraError, NotApplicableError
 from conrec.evaluation.metrics import candidate_accuracy, fhr, mean
 from conrec.logs.anchors import Anchors
 from conrec.logs.prepare import Prepared, read_prepared
@@ -51,9 +52,19 @@ class Trials:
 
     @classmethod
     def on(cls, folder: Path, config: Config) -> Trials:
-        """Read a run's log, and draw at most ``search.anchors`` of its validation anchors."""
+        """Read a run's log, and draw at most ``search.anchors`` of its validation anchors.
+
+        Raises:
+            ConfigError: there is none, so that no settings can be judged.
+        """
         prepared = without_test(read_prepared(folder))
         anchors = prepared.anchors.of_split("validation")
+        if not len(anchors):
+            raise ConfigError(
+                "the validation period of this log has no anchor, so that no settings can be judged",
+                where="protocol",
+                mend="Set protocol.validation_cut lower, or test_cut higher; or search on a larger log.",
+            )
         if len(anchors) > config.search.anchors:
             order = generator(config.run.seed, "search anchors").permutation(len(anchors))
             anchors = anchors.select(np.sort(order[: config.search.anchors]))
@@ -81,6 +92,8 @@ class Trials:
             if disk_full(error):
                 raise
             return Trial(point, None, f"{type(error).__name__}: {error}", seconds())
+        if not math.isfinite(value):
+            return Trial(point, None, f"the figure that it is judged by is {value}", seconds())
         return Trial(point, value, "", seconds())
 
     def _value(self, config: Config, row: str) -> float:
