@@ -108,7 +108,7 @@ class GrpoConfig(Settings):
     rollouts: Literal["sample", "gumbel", "beams"] = "sample"
     """How the group is drawn: independently, or without replacement (Gumbel top-k, arXiv 1903.06059), so that its items
     are distinct, each weighted by the policy's probability over the probability of being drawn; or not drawn at all,
-    but found by beam search and weighted alike (MiniOneRec, arXiv 2510.24431), which is no estimate under the policy."""
+    but found by beam search and weighted alike (MiniOneRec, arXiv 2510.24431), no estimate under the policy."""
     loss: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
     """`grpo` (arXiv 2402.03300): advantages in standard deviations, symmetric clipping; `dr_grpo` (arXiv 2503.20783):
     advantages not divided by the deviation; `dapo` (arXiv 2503.14476): clipping at `clip_high` above, and flat groups

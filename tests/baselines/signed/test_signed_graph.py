@@ -42,8 +42,9 @@ def _network(**changes: Any) -> SignedGraphNetwork:
     return network
 
 
-def test_a_user_is_what_his_events_sum_to_and_a_score_disinterest_less_interest() -> None:
-    network = _network().eval()
+@pytest.mark.parametrize("damping", [0.5, 1.0])
+def test_a_user_is_what_his_events_sum_to_and_a_score_disinterest_less_interest(damping: float) -> None:
+    network = _network(damping=damping).eval()
     log = small_log().before(CUT)
     item, feedback = (
         torch.tensor([[3, 1, 4, 1, 0], [2, 6, -1, -1, -1]]),
@@ -70,7 +71,7 @@ def test_a_user_is_what_his_events_sum_to_and_a_score_disinterest_less_interest(
                     (math.sqrt(mean / max(1, users[sign, one])) * tables[sign][one] for one in mine),
                     torch.zeros(16, dtype=torch.float64),
                 )
-                own[sign] = total / math.sqrt(max(1, len(mine)))
+                own[sign] = total / max(1, len(mine)) ** damping
             disinterest = own[-1] + network.from_likes(own[1]) + network.from_neutral(own[0])
             torch.testing.assert_close(states[row, seen], torch.cat([disinterest, own[1]]))
         for one in range(log.n_items):

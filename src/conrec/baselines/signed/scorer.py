@@ -30,7 +30,7 @@ _Signed = TypeVar("_Signed", bound="SignedScorer")
 class SignedNetwork(SequenceNetwork):
     """A network over events of all signs, whose scores start from how often each item was disliked.
 
-    An item's bias is what the network adds to the logarithm of its share of dislikes: weight decay then pulls towards
+    An item's bias is what the network adds to the logarithm of its number of dislikes: weight decay then pulls towards
     popularity, not towards all items being equal, and training starts where counting ends.
 
     Args:

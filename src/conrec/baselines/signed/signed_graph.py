@@ -109,8 +109,8 @@ class SignedGraphNetwork(SignedNetwork):
     ) -> Float[Tensor, "B T+1 w"]:
         """Disinterest and interest, side by side, before the first event and after each one.
 
-        Each sign's part is ``sum over the events of the sign of weight(item) * table(item) / sqrt(events)``, the weight
-        being 1 / sqrt(degree of the item), in units in which a mean degree weighs 1, so that it does not
+        Each sign's part is ``sum over the events of the sign of weight(item) * table(item) / events**damping``, the
+        weight being 1 / sqrt(degree of the item), in units in which a mean degree weighs 1, so that it does not
         depend on the size of the graph.
         """
         own = {}
@@ -121,7 +121,7 @@ class SignedGraphNetwork(SignedNetwork):
             known = item.clamp(min=0)
             summed = (F.embedding(known, tables[sign]) * (of_sign * weight[known])[:, :, None]).cumsum(dim=1)
             count = of_sign.cumsum(dim=1).clamp(min=1)
-            own[sign] = F.pad(summed / torch.sqrt(count)[:, :, None], (0, 0, 1, 0))
+            own[sign] = F.pad(summed / (count**self.settings.damping)[:, :, None], (0, 0, 1, 0))
         disinterest = own[NEGATIVE] + self.from_likes(own[POSITIVE]) + self.from_neutral(own[NEUTRAL])
         return torch.cat([disinterest, own[POSITIVE]], dim=2)
 

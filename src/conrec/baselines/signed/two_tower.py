@@ -1,6 +1,6 @@
 """Two towers: a user's likes, dislikes and neutral events, read apart and brought together, against item vectors.
 
-In the manner of the Deep Feedback Network (Xie et al., IJCAI 2020: sections 3.2 and 3.3) and of FeedRec (Wu et al.,
+In the manner of the Deep Feedback Network (DFN; Xie et al., IJCAI 2020) and of FeedRec (Wu et al.,
 2022, arXiv 2102.04903). As there, each kind of feedback has a transformer of its own (internal interaction), and what
 is known from the few strong kinds, likes and dislikes, asks the many weak events, neutral ones here, for what agrees
 with it (external interaction, strong-to-weak attention). Departures:

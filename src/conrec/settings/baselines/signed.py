@@ -41,13 +41,17 @@ class TwoTowerConfig(SignedSettings, TransformerSettings):
 class SignedGraphConfig(SignedSettings):
     """Graph convolution on the graphs of dislikes, likes and neutral events apart."""
 
+    learning_rate: Rate = 5e-3
+    """Five times that of the transformers: vectors are all that there is to learn."""
     hidden_size: Positive = 64
     layers: int = Field(default=1, ge=0)
     """Graph convolutions from items to users and back; 0: items do not learn from each other."""
     max_length: Positive = 500
     """Events of a history that are read, the latest."""
+    damping: float = Field(default=0.5, ge=0, le=1)
+    """A user's sum is divided by the number of events to this power: 0.5 in light graph convolution, 1: the mean."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Of what is summed to a user."""
+    """Of what a user's events sum to."""
     folds: int = Field(default=4, ge=2)
     """Parts into which users are drawn anew in each epoch; a part is asked on the graph of all others."""
     like_weight: float = Field(default=0.1, ge=0)
