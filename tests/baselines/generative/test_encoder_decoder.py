@@ -12,7 +12,16 @@ from conrec.baselines.generative.tokens import END, PAD, Tokens
 from conrec.items.trie import Trie
 from conrec.settings.baselines.generative import TigerConfig
 
-SMALL = TigerConfig(hidden_size=16, heads=2, layers=2, feed_forward=24, dropout=0.0, user_tokens=5, initial_scale=1.0)
+SMALL = TigerConfig(
+    hidden_size=16,
+    heads=2,
+    layers=2,
+    feed_forward=24,
+    dropout=0.0,
+    user_tokens=5,
+    initial_scale=1.0,
+    encoder="bidirectional",
+)
 CODES = np.stack([np.arange(12) % 3, np.arange(12) // 3 % 2, np.arange(12) // 6], axis=1).astype(np.int32)
 TOKENS = Tokens(CODES, (3, 2, 2), 5)
 ROWS = [[3, 8, 10, 12, 7, 11, 13], [2, 9, 10, 13], [3]]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from conrec.baselines.generative import p5_cid, tiger
 from conrec.baselines.generative.examples import examples_of
 from conrec.baselines.generative.p5_cid import P5Cid
 from conrec.baselines.generative.retrieval import GenerativeRetrieval
@@ -19,7 +20,7 @@ from conrec.items.space import ItemSpace
 from conrec.logs.log import Log
 from conrec.protocol import DAY
 from conrec.recommender import Queries
-from conrec.settings.baselines.generative import TigerConfig
+from conrec.settings.baselines.generative import P5CidConfig, TigerConfig
 from conrec.workspace import Workspace
 from tests.baselines.worlds import chains, space_of
 from tests.conformance import CUT, RecommenderConformance, queries_of, small_log
@@ -171,6 +172,14 @@ def test_every_dislike_of_the_training_period_is_a_target_once() -> None:
             assert [item for one in own for item in one.items[one.target].tolist()] == items
             assert own[0].target[0]
             assert not any(one.target[0] for one in own[1:])
+
+
+def test_the_grids_are_of_settings_that_exist() -> None:
+    for grid, config in ((tiger.SPACE, TigerConfig), (p5_cid.SPACE, P5CidConfig)):
+        assert 2 <= len(grid) <= 4
+        for name, values in grid.items():
+            for value in values:
+                assert getattr(config.model_validate({name: value}), name) == value
 
 
 def test_no_dislikes_to_learn_from_is_an_error() -> None:

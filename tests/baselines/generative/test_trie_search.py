@@ -16,7 +16,14 @@ from conrec.llm.generation import search_tree
 from conrec.settings.baselines.generative import TigerConfig
 
 SETTINGS = TigerConfig(
-    hidden_size=16, heads=2, layers=1, feed_forward=24, dropout=0.0, user_tokens=3, initial_scale=1.0
+    hidden_size=16,
+    heads=2,
+    layers=1,
+    feed_forward=24,
+    dropout=0.0,
+    user_tokens=3,
+    initial_scale=1.0,
+    encoder="bidirectional",
 )
 ROWS = [[3, 7, 9, 11, 6, 10], [2, 8, 9, 11], [3]]
 HISTORIES = inputs(ROWS)

@@ -6,8 +6,11 @@ From both papers and their code differ here:
   one alone of those that a user gave at the same time;
 * the model is made from scratch, small, with AdamW at a constant rate (TIGER: T5X from scratch with an inverse square
   root schedule; P5: a pretrained T5-small), and the epoch with the best validation FHR@20 is kept;
+* by default the encoder is causal, so that one pass of it serves all targets of a stretch of history
+  (`conrec.baselines.generative.encoder_decoder`); T5's own is a setting;
 * by default a code's probabilities sum to 1 over the codes that some item has there, in training and answers: together
   they are the probabilities of a softmax over the catalogue, and no learning is spent on which IDs exist;
+* each state of the trie then has a bias that starts at the popularity below it, as the items of other rows have one;
 * the answer is the exact list of the most probable items, not what a beam finds, and every item of it exists and is
   eligible (TIGER drops the invalid IDs of a beam);
 * items that share an ID are named one after the other in the order of the catalogue, each with the score of the ID.
@@ -51,7 +54,7 @@ __all__ = ["GenerativeRetrieval", "ItemIds"]
 
 VALIDATION_K = 20
 _Row = TypeVar("_Row", bound="GenerativeRetrieval")
-WHOLE = 8
+WHOLE = 4
 """Questions are read in batches of `prediction.batch_size` times so many: the model is small."""
 
 

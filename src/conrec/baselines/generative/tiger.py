@@ -1,7 +1,8 @@
 """TIGER: a T5 from scratch writes the semantic ID of the next dislike (Rajput et al., NeurIPS 2023, arXiv 2305.05065).
 
-As in the paper: the user's ID is hashed to one of 2,000 tokens and stands before the history; every code of every level
-is a token; of a history the latest events are read. Departures, besides those of
+As in the paper: every code of every level is a token; of a history the latest 20 events are read; the user's ID may be
+hashed to one of `user_tokens` tokens, which stands before the history (the paper: 2,000, here none by default: with
+hundreds of users such tokens are learned by heart). Departures, besides those of
 `conrec.baselines.generative.retrieval`:
 
 * the semantic IDs are the run's own, of the same quantiser as CoNRec's, with its way of telling collisions apart
