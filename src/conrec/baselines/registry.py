@@ -150,7 +150,10 @@ _ENTRIES = (
     ),
     Entry("signed-graph", "signed.signed_graph:SignedGraph", ("baselines.signed_graph",), source="arXiv 2306.04095"),
     Entry("p5-cid", "generative.p5_cid:P5Cid", ("baselines.p5_cid", "prediction"), source="arXiv 2305.06569"),
-    Entry("tiger", "generative.tiger:Tiger", ("baselines.tiger", "prediction"), source="arXiv 2305.05065", needs=("semantic IDs",)),
+    Entry(
+        "tiger", "generative.tiger:Tiger", ("baselines.tiger", "prediction"), source="arXiv 2305.05065",
+        needs=("semantic IDs",),
+    ),
     Entry(
         "tallrec", "language.tallrec:TallRec", ("baselines.tallrec", *LANGUAGE), TRANSLATION, "arXiv 2305.00447",
         ("titles",),
