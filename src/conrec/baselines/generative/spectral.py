@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 from scipy.linalg import eigh, qr, svd
 from scipy.sparse import csr_array, diags_array
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from conrec.arrays import Array
+from conrec.errors import NotApplicableError
 from conrec.seeds import generator
 
 __all__ = ["cluster_tree", "spectral_clusters"]
@@ -58,7 +59,12 @@ def _leading(matrix: csr_array, count: int, seed: int) -> Float64[Array, "nodes 
     chance = generator(seed, "spectral", n)
     # Where the iteration begins anew, SciPy 1.17 draws at random; the versions before begin alike every time.
     draws: dict[str, Any] = {"rng": chance} if "rng" in inspect.signature(eigsh).parameters else {}
-    return np.asarray(eigsh(matrix, k=count, which="LA", v0=chance.normal(size=n), tol=1e-8, **draws)[1])
+    try:
+        return np.asarray(eigsh(matrix, k=count, which="LA", v0=chance.normal(size=n), tol=1e-8, **draws)[1])
+    except ArpackNoConvergence as error:
+        raise NotApplicableError(
+            f"the spectral clustering of {n} items did not converge", expected="a graph with eigenvectors to cluster by"
+        ) from error
 
 
 def _assigned(vectors: Float[Array, "nodes parts"]) -> Int64[Array, " nodes"]:

@@ -16,7 +16,7 @@ from conrec.arrays import Array
 from conrec.artefacts import read_json, read_tensors, write_json, write_tensors
 from conrec.baselines.base import CatalogueScorer
 from conrec.baselines.sequences.histories import Histories, read_histories
-from conrec.baselines.sequences.learning import Curve, frozen, parameter_count
+from conrec.baselines.sequences.learning import Curve, frozen, parameter_count, seeded
 from conrec.errors import ArtefactError
 from conrec.logs.log import Log
 from conrec.recommender import Queries
@@ -118,7 +118,8 @@ class SequenceScorer(CatalogueScorer, ABC):
             if described["kind"] != cls.kind or described["n_items"] != space.prepared.log.n_items:
                 raise ValueError(f"{described['kind']} of {described['n_items']} items")
             settings = type(cls.settings_of(space, name)).model_validate(described["settings"])
-            network = cls.build(space, settings)
+            with seeded(0):  # the weights are replaced; only torch's global generator must stay as it was
+                network = cls.build(space, settings)
             state = {key: torch.from_numpy(one) for key, one in read_tensors(folder / "model.safetensors").items()}
             network.load_state_dict(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
