@@ -46,7 +46,7 @@ SPACE: dict[str, tuple[float | int, ...]] = {
 """The grid that `conrec baselines search` searches."""
 _Hstu = TypeVar("_Hstu", bound="Hstu")
 BUCKETS = 80
-"""Time buckets; the last one begins at 900 years, so that no two gaps of a log share it (64 would end at seven years)."""
+"""Time buckets; the last one begins at 900 years, beyond the gaps of any log (64 of them end at seven years)."""
 BUCKET_WIDTH = 0.301
 """Of a bucket, in natural logarithms of seconds (the original code's)."""
 EPSILON = 1e-6
