@@ -98,7 +98,7 @@ def test_it_learns_what_follows_what() -> None:
 
 def test_it_fills_a_gap_from_what_comes_behind_it() -> None:
     log = chains()
-    model = _fit(log, CHAINS_END, epochs=40, hidden_size=32, batch_size=16, learning_rate=1e-2, last_share=0.0)
+    model = _fit(log, CHAINS_END, epochs=70, hidden_size=32, batch_size=16, learning_rate=1e-2, last_share=0.0)
     network = model.network
     start, mask = log.n_items, log.n_items + 1
     right = 0

@@ -91,7 +91,7 @@ def test_time_buckets_are_their_formula() -> None:
 
 def test_it_learns_what_follows_what() -> None:
     log = chains()
-    model = _fit(log, CHAINS_END, epochs=30, batch_size=16, learning_rate=1e-2)
+    model = _fit(log, CHAINS_END, epochs=60, batch_size=16, learning_rate=1e-2)
     assert follows_chains(model, log) > 0.9
 
 
