@@ -67,9 +67,10 @@ COMMON: Mapping[str, Any] = {
 rows, and it stops after 10 epochs without a better value, 480 steps; batches of 128 make 760 steps of an epoch, so that
 it arrives in a few epochs, and it stops after 2,280 steps without a better value."""
 OURS: dict[str, Mapping[str, Any]] = {row: {} for row in PEERS}
-"""Our settings where they differ from the defaults, which are for dislikes; chosen by hit@20 on validation."""
+"""Our settings where they differ from the defaults, which are for dislikes; to be chosen by hit@20 on validation. None
+is chosen yet: these are the defaults."""
 SEED_NOISE = 0.006
-"""What the mean of one to three seeds moves a figure by, where one side has too few seeds to say: twice 0.003."""
+"""What seeds are taken to move a mean by, where one side has too few of them to say: assumed, not measured."""
 FIGURES = ("hit@10", "hit@20", "ndcg@10")
 
 
