@@ -156,24 +156,23 @@ def refuse_heads(port: int) -> None:
 
 
 def test_connections_that_ask_nothing_are_closed(circle_run: Build) -> None:
-    with serving(circle_run(0.9), "--drain-seconds", "0", "--seconds", "1.5") as service:
-        with ExitStack() as opened:
-            silent, half, stray = (
-                opened.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=20)) for _ in range(3)
-            )
-            half.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nx: ")
-            stray.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            answer = b""
-            # The head and the body may come in two packets.
-            while not answer.endswith(b'{"status":"alive"}'):
-                part = stray.recv(65_536)
-                assert part, answer
-                answer += part
-            assert answer.startswith(b"HTTP/1.1 200")
-            stray.sendall(b"\r\n")
-            assert silent.recv(65_536) == b""
-            assert half.recv(65_536).startswith(b"HTTP/1.1 408 Request Timeout")
-            assert stray.recv(65_536) == b""
+    with serving(circle_run(0.9), "--drain-seconds", "0", "--seconds", "1.5") as service, ExitStack() as opened:
+        silent, half, stray = (
+            opened.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=20)) for _ in range(3)
+        )
+        half.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nx: ")
+        stray.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        # The head and the body may come in two packets.
+        while not answer.endswith(b'{"status":"alive"}'):
+            part = stray.recv(65_536)
+            assert part, answer
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 200")
+        stray.sendall(b"\r\n")
+        assert silent.recv(65_536) == b""
+        assert half.recv(65_536).startswith(b"HTTP/1.1 408 Request Timeout")
+        assert stray.recv(65_536) == b""
 
 
 def test_one_process_from_start_to_end(circle_run: Build) -> None:
