@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from conrec.baselines.sequences.blocks import initialise
+from conrec.baselines.sequences.blocks import AttentionBlock, initialise
 from conrec.baselines.sequential.sasrec import Sasrec, SasrecNetwork
 from conrec.settings.baselines.base import TransformerSettings
 from conrec.settings.baselines.sequential import ESasrecConfig
@@ -37,35 +37,19 @@ SPACE: dict[str, tuple[float | int, ...]] = {
 """The grid that `conrec baselines search` searches."""
 
 
-class LigrBlock(nn.Module):
-    """One causal LiGR layer: ``x + sigmoid(W x) * attention(norm(x))``, and the same with a SwiGLU feed-forward.
-
-    Args:
-        width: d.
-        heads: of the attention; must divide ``width``.
-        dropout: of attention weights and of both branches.
-    """
+class LigrBlock(AttentionBlock):
+    """One causal LiGR layer: ``x + sigmoid(W x) * attention(norm(x))``, and the same with a SwiGLU feed-forward."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.attention_norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
+        super().__init__(width, heads, dropout)
         self.attention_gate = nn.Linear(width, width)
         self.feed_norm = nn.LayerNorm(width)
         self.feed_in = nn.Linear(width, 8 * width, bias=False)
         self.feed_out = nn.Linear(4 * width, width, bias=False)
         self.feed_gate = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T d"]:
-        """One step of the residual stream; padding stands behind the last event, where nobody looks."""
-        batch, length, width = x.shape
-        heads = self.query_key_value(self.attention_norm(x)).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
-        drop = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=drop)
-        mixed = self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
+    def join(self, x: Float[Tensor, "*places d"], mixed: Float[Tensor, "*places d"]) -> Float[Tensor, "*places d"]:
+        """See `AttentionBlock.join`; both branches pass a gate."""
         x = x + torch.sigmoid(self.attention_gate(x)) * F.dropout(mixed, self.dropout, self.training)
         gate, fed = self.feed_in(self.feed_norm(x)).chunk(2, dim=-1)
         fed = self.feed_out(F.dropout(F.silu(gate) * fed, self.dropout, self.training))

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from conrec.arrays import Array, Ragged
-from conrec.baselines.sequences.blocks import Block, initialise
+from conrec.baselines.sequences.blocks import Block, initialise, through
 from conrec.baselines.sequential.sasrec import Sasrec, SasrecNetwork
 from conrec.errors import NotApplicableError
 from conrec.settings.baselines.base import TransformerSettings
@@ -99,17 +99,17 @@ class FdsaNetwork(SasrecNetwork):
         for module in (self.features, self.feature_blocks, self.join):
             initialise(module)
 
-    def states(self, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T d"]:
-        """The joint state after each position."""
+    def states(
+        self, tokens: Int64[Tensor, "B T"], place: Int64[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "*places d"]:
+        """The joint state after each position, [B, T, d]; with ``place`` after that one of each row alone, [B, d]."""
         distinct, back = tokens.unique(return_inverse=True)
         is_start = distinct == self.n_items
         known = self.features(distinct.masked_fill(is_start, 0))
         known = torch.where(is_start[:, None], self.start, known)
         x = known[back] + self.position.weight[: tokens.shape[1]]
-        x = F.dropout(x, self.dropout, self.training)
-        for block in self.feature_blocks:
-            x = block(x)
-        joint: Tensor = self.join(torch.cat([super().states(tokens), self.feature_norm(x)], dim=-1))
+        x = through(self.feature_blocks, F.dropout(x, self.dropout, self.training), place)
+        joint: Tensor = self.join(torch.cat([super().states(tokens, place), self.feature_norm(x)], dim=-1))
         return joint
 
 

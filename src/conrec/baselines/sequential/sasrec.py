@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from conrec.baselines.sequences.blocks import Block, initialise
+from conrec.baselines.sequences.blocks import Block, initialise, through
 from conrec.baselines.sequences.histories import Histories, padded
 from conrec.baselines.sequences.learning import learn, seeded, start_at_popularity, validation_fhr
 from conrec.baselines.sequences.sampling import catalogue_loss
@@ -68,12 +68,12 @@ class SasrecNetwork(SequenceNetwork):
         self.norm = nn.LayerNorm(settings.hidden_size)
         initialise(self)
 
-    def states(self, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T d"]:
-        """The state after each position."""
+    def states(
+        self, tokens: Int64[Tensor, "B T"], place: Int64[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "*places d"]:
+        """The state after each position, [B, T, d]; with ``place`` after that one of each row alone, [B, d]."""
         x = self.item(tokens) + self.position.weight[: tokens.shape[1]]
-        x = F.dropout(x, self.dropout, self.training)
-        for block in self.blocks:
-            x = block(x)
+        x = through(self.blocks, F.dropout(x, self.dropout, self.training), place)
         normed: Tensor = self.norm(x)
         return normed
 
@@ -88,8 +88,7 @@ class SasrecNetwork(SequenceNetwork):
 
     def answer(self, histories: Histories) -> Float[Tensor, "B items"]:
         """Scores after the last event; after the start token for a user without any."""
-        states = self.states(with_start(histories.item, self.n_items))
-        return self.logits(states[torch.arange(len(states)), histories.length])
+        return self.logits(self.states(with_start(histories.item, self.n_items), histories.length))
 
 
 def with_start(items: Int64[Tensor, "B T"], start: int) -> Int64[Tensor, "B T+1"]:
