@@ -13,8 +13,10 @@ from conrec.errors import ArtefactError
 from conrec.logs.log import Log
 from conrec.recommender import Queries, Ranking
 
-__all__ = ["CatalogueScorer"]
+__all__ = ["CatalogueScorer", "Curve"]
 
+Curve = dict[str, list[list[int | float]]]
+"""Series of a training by name, each of [step, value] pairs."""
 CELLS = 2_000_000
 """Scores (queries times items) held at once; a batch is at least one query."""
 

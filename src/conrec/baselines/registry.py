@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from conrec.baselines.base import Curve
 from conrec.config import Config, Context
 from conrec.recommender import Recommender
 
@@ -25,9 +26,6 @@ __all__ = [
     "own_items",
     "trained_row",
 ]
-
-Curve = dict[str, list[list[int | float]]]
-"""Series by name, each of [step, value] pairs."""
 
 
 @runtime_checkable

@@ -29,11 +29,12 @@ import torch
 
 from conrec.arrays import Array
 from conrec.artefacts import read_json, read_tensors, write_json, write_tensors
+from conrec.baselines.base import Curve
 from conrec.baselines.generative.encoder_decoder import EncoderDecoder
 from conrec.baselines.generative.examples import batch_of, examples_of, inputs, loss_of
 from conrec.baselines.generative.tokens import Tokens
 from conrec.baselines.generative.trie_search import CodeLogits, DecoderTree, log_probabilities, popularity
-from conrec.baselines.sequences.learning import Curve, frozen, learn, parameter_count, seeded
+from conrec.baselines.sequences.learning import frozen, learn, parameter_count, seeded
 from conrec.baselines.sequences.stretches import batches_by_length
 from conrec.config import PredictionConfig
 from conrec.errors import ArtefactError

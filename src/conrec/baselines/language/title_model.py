@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int32
 from torch import Tensor
 
 from conrec.arrays import Array
+from conrec.baselines.base import Curve
 from conrec.baselines.language.title_tree import Branches, merged
 from conrec.baselines.language.titles import TitlePrompts
 from conrec.llm.backbone import Backbone
@@ -55,7 +56,7 @@ class TitleModel(ABC):
     settings: TitleSettings
     batch_size: int
     unranked: str = ""
-    curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+    curve: Curve = field(default_factory=dict)
 
     section: ClassVar[str]
     """Field of `BaselinesConfig` that holds its settings."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from conrec.arrays import Array
+from conrec.baselines.base import Curve
 from conrec.baselines.registry import context_of
 from conrec.llm.backbone import Backbone
 from conrec.llm.recommender import GenerativeRecommender
@@ -29,7 +30,7 @@ class TunedModel:
     """
 
     recommender: GenerativeRecommender
-    curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+    curve: Curve = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -63,7 +64,7 @@ class TunedModel:
         space: Workspace,
         backbone: Backbone,
         name: str,
-        curve: dict[str, list[list[int | float]]] | None = None,
+        curve: Curve | None = None,
     ) -> _Tuned:
         """A row from its tuned backbone."""
         return cls(space.generative(backbone, context_of(name, space.config)), curve or {})

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from conrec.arrays import Array
+from conrec.baselines.base import Curve
 from conrec.evaluation.metrics import fhr
 from conrec.llm.sft import TrainingError
 from conrec.progress import meter
@@ -23,7 +24,6 @@ from conrec.workspace import Workspace
 
 __all__ = [
     "VALIDATION_K",
-    "Curve",
     "frozen",
     "learn",
     "parameter_count",
@@ -34,8 +34,6 @@ __all__ = [
 
 VALIDATION_K = 20
 MATRIX = 2
-Curve = dict[str, list[list[int | float]]]
-"""Series by name, each of [epoch, value] pairs."""
 _Network = TypeVar("_Network", bound=nn.Module)
 _Batch = TypeVar("_Batch")
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from conrec.arrays import Array
 from conrec.artefacts import read_json, read_tensors, write_json, write_tensors
-from conrec.baselines.base import CatalogueScorer
+from conrec.baselines.base import CatalogueScorer, Curve
 from conrec.baselines.sequences.histories import Histories, read_histories
-from conrec.baselines.sequences.learning import Curve, frozen, parameter_count, seeded
+from conrec.baselines.sequences.learning import frozen, parameter_count, seeded
 from conrec.errors import ArtefactError
 from conrec.logs.log import Log
 from conrec.recommender import Queries

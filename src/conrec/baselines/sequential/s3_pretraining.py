@@ -32,9 +32,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from conrec.arrays import Array, Ragged
+from conrec.baselines.base import Curve
 from conrec.baselines.sequences.blocks import Block, initialise
 from conrec.baselines.sequences.histories import padded
-from conrec.baselines.sequences.learning import Curve, learn
+from conrec.baselines.sequences.learning import learn
 from conrec.baselines.sequences.losses import full_softmax
 from conrec.baselines.sequences.stretches import batches_by_length
 from conrec.baselines.sequential.sasrec import SasrecNetwork

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from conrec.baselines.sequences.learning import Curve, seeded
+from conrec.baselines.base import Curve
+from conrec.baselines.sequences.learning import seeded
 from conrec.baselines.sequences.stretches import stretches_of
 from conrec.baselines.sequential.s3_pretraining import Pretraining, pretrain
 from conrec.baselines.sequential.sasrec import Sasrec, SasrecNetwork

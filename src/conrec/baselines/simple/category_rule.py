@@ -27,7 +27,7 @@ from jaxtyping import Float32, Float64
 from scipy.sparse import csr_array
 
 from conrec.arrays import Array
-from conrec.baselines.base import CatalogueScorer
+from conrec.baselines.base import CatalogueScorer, Curve
 from conrec.baselines.simple.fallback import by_dislikes, dislikes_of_late
 from conrec.baselines.simple.popularity import LivePopularity
 from conrec.baselines.simple.profiles import DISLIKES, profiles
@@ -73,7 +73,7 @@ class CategoryRule(CatalogueScorer):
     dislikes: Array
     settings: CategoryRuleConfig
     live: PopularityConfig
-    curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+    curve: Curve = field(default_factory=dict)
     items: csr_array = field(init=False)
     place: Array = field(init=False)
 

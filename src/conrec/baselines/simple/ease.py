@@ -32,7 +32,7 @@ from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.sparse import csc_array, csr_array, hstack
 
 from conrec.arrays import Array
-from conrec.baselines.base import CatalogueScorer
+from conrec.baselines.base import CatalogueScorer, Curve
 from conrec.baselines.simple.fallback import by_dislikes, dislikes_of_late
 from conrec.baselines.simple.profiles import DISLIKES, interactions, profiles
 from conrec.baselines.simple.saved import damaged, read_settings, read_tables, table_of, write_model
@@ -72,7 +72,7 @@ class Ease(CatalogueScorer):
     kept: Array
     fallback: Array
     settings: EaseConfig
-    curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+    curve: Curve = field(default_factory=dict)
     rest: Array = field(init=False)
     depth: Array = field(init=False)
 

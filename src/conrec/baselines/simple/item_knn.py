@@ -33,7 +33,7 @@ from jaxtyping import Float32, Float64
 from scipy.sparse import csr_array
 
 from conrec.arrays import Array
-from conrec.baselines.base import CELLS, CatalogueScorer
+from conrec.baselines.base import CELLS, CatalogueScorer, Curve
 from conrec.baselines.simple.fallback import active_users, by_dislikes, dislikes_of_late
 from conrec.baselines.simple.profiles import DISLIKES, interactions, profiles
 from conrec.baselines.simple.rows import csr_tensors, in_memory, read_csr, stacked, strongest
@@ -72,7 +72,7 @@ class ItemKnn(CatalogueScorer):
     neighbours: csr_array
     everybody: Array
     settings: ItemKnnConfig
-    curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+    curve: Curve = field(default_factory=dict)
 
     @classmethod
     def fit(cls, space: Workspace, name: str) -> ItemKnn:

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float32
 from scipy.sparse import csr_array
 
 from conrec.arrays import Array
-from conrec.baselines.base import CELLS, CatalogueScorer
+from conrec.baselines.base import CELLS, CatalogueScorer, Curve
 from conrec.baselines.simple.fallback import by_dislikes, dislikes_of_late
 from conrec.baselines.simple.profiles import DISLIKES, profiles
 from conrec.baselines.simple.rows import csr_tensors, in_memory, read_csr, stacked
@@ -64,7 +64,7 @@ class NearestItem(CatalogueScorer):
     neighbours: csr_array
     dislikes: Array
     settings: NearestItemConfig
-    curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+    curve: Curve = field(default_factory=dict)
 
     @classmethod
     def fit(cls, space: Workspace, name: str) -> NearestItem:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from conrec.arrays import Array
-from conrec.baselines.base import CatalogueScorer
+from conrec.baselines.base import CatalogueScorer, Curve
 from conrec.logs.log import Log
 from conrec.protocol import DAY, NEGATIVE
 from conrec.recommender import Queries
@@ -19,7 +19,6 @@ __all__ = ["SPACE", "LivePopularity", "MostDisliked"]
 
 SPACE: dict[str, tuple[float | int, ...]] = {"days": (7, 30, 90), "half_life_days": (3.0, 7.0, 14.0)}
 """The grid that `conrec baselines search` searches, of live popularity; the other has nothing to choose."""
-Curve = dict[str, list[list[int | float]]]
 
 
 @dataclass(frozen=True, slots=True)

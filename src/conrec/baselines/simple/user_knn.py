@@ -29,7 +29,7 @@ from jaxtyping import Float32
 from scipy.sparse import csr_array
 
 from conrec.arrays import Array
-from conrec.baselines.base import CELLS, CatalogueScorer
+from conrec.baselines.base import CELLS, CatalogueScorer, Curve
 from conrec.baselines.simple.fallback import active_users, by_dislikes, dislikes_of_late
 from conrec.baselines.simple.profiles import DISLIKES, interactions, profiles
 from conrec.baselines.simple.rows import csr_tensors, in_memory, read_csr, stacked, strongest
@@ -72,7 +72,7 @@ class UserKnn(CatalogueScorer):
     everybody: Array
     users: dict[str, int]
     settings: UserKnnConfig
-    curve: dict[str, list[list[int | float]]] = field(default_factory=dict)
+    curve: Curve = field(default_factory=dict)
     lengths: Array = field(init=False)
 
     def __post_init__(self) -> None:
