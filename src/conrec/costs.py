@@ -12,7 +12,6 @@ import torch
 
 from conrec.artefacts import read_json, write_json
 from conrec.errors import ArtefactError
-from conrec.llm.recommender import GenerativeRecommender
 from conrec.recommender import Recommender
 
 __all__ = ["RowCosts", "read_costs", "write_costs"]
@@ -41,7 +40,8 @@ def write_costs(run_folder: Path, name: str, model: Recommender, predict_seconds
     """Write ``RUN/costs/NAME.json`` of a row that has just answered."""
     manifest = run_folder / "models" / f"{name}.train.json"
     trained = float(read_json(manifest)["seconds"]) if manifest.is_file() else 0.0
-    costs = RowCosts(trained, round(predict_seconds, 4), questions, _parameters(model), torch.get_num_threads())
+    parameters: int | None = getattr(model, "parameters", None)
+    costs = RowCosts(trained, round(predict_seconds, 4), questions, parameters, torch.get_num_threads())
     write_json(run_folder / "costs" / f"{name}.json", asdict(costs))
 
 
@@ -58,10 +58,3 @@ def read_costs(run_folder: Path, name: str) -> RowCosts | None:
         return RowCosts(**read_json(path))
     except TypeError as error:
         raise ArtefactError(f"does not hold the costs of a row ({error})", where=str(path)) from None
-
-
-def _parameters(model: Recommender) -> int | None:
-    if isinstance(model, GenerativeRecommender):
-        return int(sum(one.numel() for one in model.backbone.model.parameters()))
-    found: object = getattr(model, "parameters", None)
-    return int(found) if isinstance(found, int) else None

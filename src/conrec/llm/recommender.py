@@ -50,6 +50,11 @@ class GenerativeRecommender:
     pool: LiveItems | None = None
     normalise: Normalise = "allowed"
 
+    @property
+    def parameters(self) -> int:
+        """Learned numbers of the backbone."""
+        return sum(one.numel() for one in self.backbone.model.parameters())
+
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item."""
 

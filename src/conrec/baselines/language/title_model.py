@@ -18,6 +18,7 @@ from conrec.arrays import Array
 from conrec.baselines.base import Curve
 from conrec.baselines.language.title_tree import Branches, merged
 from conrec.baselines.language.titles import TitlePrompts
+from conrec.baselines.sequences.learning import parameter_count
 from conrec.llm.backbone import Backbone
 from conrec.llm.tree import TokenTree
 from conrec.logs.anchors import Anchors
@@ -164,7 +165,7 @@ class TitleModel(ABC):
     @property
     def parameters(self) -> int:
         """Learned numbers of the backbone."""
-        return sum(one.numel() for one in self.backbone.model.parameters())
+        return parameter_count(self.backbone.model)
 
     def save(self, folder: Path) -> None:
         """Write the backbone into ``folder``."""

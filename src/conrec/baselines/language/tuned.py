@@ -35,7 +35,7 @@ class TunedModel:
     @property
     def parameters(self) -> int:
         """Learned numbers of the backbone."""
-        return sum(one.numel() for one in self.recommender.backbone.model.parameters())
+        return self.recommender.parameters
 
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.llm.recommender.GenerativeRecommender.predict`."""
