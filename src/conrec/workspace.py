@@ -36,6 +36,7 @@ from conrec.logs.prepare import Prepared, read_prepared
 from conrec.logs.swing import gts
 from conrec.logs.titles import titles_of
 from conrec.protocol import DAY, Periods
+from conrec.recommender import Recommender
 from conrec.seeds import derive, generator
 
 __all__ = ["DATA_FILES", "DATA_INPUTS", "EMBEDDINGS", "ITEM_INPUTS", "Categories", "Workspace", "device_of"]
@@ -229,12 +230,14 @@ class Workspace:
         )
 
     def validation_fhr(self, backbone: Backbone, context: Context) -> float:
-        """FHR@20 on the validation anchors."""
-        k = self.config.evaluation.top_k
+        """FHR@K of a backbone on the anchors of `validation`, K being ``evaluation.top_k``."""
+        return self.fhr(self.generative(backbone, context), self.validation, self.config.evaluation.top_k)
+
+    def fhr(self, model: Recommender, anchors: Anchors, k: int) -> float:
+        """FHR@K of a model on anchors of this run, at least one."""
         eligible = self.config.protocol.history_eligible
-        model = self.generative(backbone, context)
-        ranking = model.predict(self.prepared.log, self.validation.queries, k, history_eligible=eligible)
-        return float(fhr(ranking.item, self.validation.future_negatives).mean())
+        ranking = model.predict(self.prepared.log, anchors.queries, k, history_eligible=eligible)
+        return float(fhr(ranking.item, anchors.future_negatives).mean())
 
     def backbone(self, name: str) -> Backbone:
         """The trained backbone of a model."""

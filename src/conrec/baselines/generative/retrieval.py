@@ -34,11 +34,10 @@ from conrec.baselines.generative.encoder_decoder import EncoderDecoder
 from conrec.baselines.generative.examples import batch_of, examples_of, inputs, loss_of
 from conrec.baselines.generative.tokens import Tokens
 from conrec.baselines.generative.trie_search import CodeLogits, DecoderTree, log_probabilities, popularity
-from conrec.baselines.sequences.learning import frozen, learn, parameter_count, seeded
+from conrec.baselines.sequences.learning import frozen, learn, parameter_count, seeded, validation_fhr
 from conrec.baselines.sequences.stretches import batches_by_length
 from conrec.config import PredictionConfig
 from conrec.errors import ArtefactError
-from conrec.evaluation.metrics import fhr
 from conrec.items.eligible import EligibleTrie
 from conrec.items.trie import Trie
 from conrec.llm.generation import Beams, search_tree
@@ -53,7 +52,6 @@ from conrec.workspace import Workspace
 
 __all__ = ["GenerativeRetrieval", "ItemIds"]
 
-VALIDATION_K = 20
 _Row = TypeVar("_Row", bound="GenerativeRetrieval")
 WHOLE = 4
 """Questions are read in batches of `prediction.batch_size` times so many: the model is small."""
@@ -120,6 +118,7 @@ class GenerativeRetrieval:
         settings, ids, device = cls.settings_of(space), cls.ids_of(space), torch.device(space.device)
         tokens = Tokens(ids.codes, ids.sizes, settings.user_tokens, cls.words)
         seed = space.seed(name)
+        # While it is trained its lists are those of plain beams as wide as the list is long.
         quick = space.config.prediction.model_copy(update={"certified": False})
         with seeded(seed):
             network = cls._network(ids, settings).to(device)
@@ -143,7 +142,7 @@ class GenerativeRetrieval:
                 lambda batch: loss_of(network, tokens, trie, batch),
                 lambda batch: batch.targets,
                 settings,
-                lambda state: replace(first, network=state).validation_fhr(space),
+                lambda state: validation_fhr(replace(first, network=state), space, space.validation),
                 cls.kind,
             )
         return cls(best, ids, space.config.prediction, curve)
@@ -171,18 +170,6 @@ class GenerativeRetrieval:
     def parameters(self) -> int:
         """Learned numbers."""
         return parameter_count(self.network)
-
-    def validation_fhr(self, space: Workspace) -> float | None:
-        """FHR@20 on the validation anchors, None where there are none.
-
-        While the model is trained its lists are those of plain beams as wide as the list is long.
-        """
-        anchors = space.validation
-        if len(anchors) == 0:
-            return None
-        eligible = space.config.protocol.history_eligible
-        top = self.predict(space.prepared.log, anchors.queries, VALIDATION_K, history_eligible=eligible).item
-        return float(fhr(top, anchors.future_negatives).mean())
 
     def predict(self, log: Log, queries: Queries, k: int, *, history_eligible: bool = False) -> Ranking:
         """See `conrec.recommender.Recommender.predict`; the score is the log-probability of the item.

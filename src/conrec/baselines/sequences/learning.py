@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from conrec.arrays import Array
 from conrec.baselines.base import Curve
-from conrec.evaluation.metrics import fhr
 from conrec.llm.sft import TrainingError
+from conrec.logs.anchors import Anchors
 from conrec.progress import meter
 from conrec.recommender import Recommender
 from conrec.settings.baselines.base import TrainingSettings
@@ -145,14 +145,10 @@ def frozen(network: _Network) -> _Network:
     return copy.deepcopy(network).double().eval().requires_grad_(False)
 
 
-def validation_fhr(model: Recommender, space: Workspace) -> float | None:
-    """FHR@20 on the anchors of the validation period (all of them); None where there are none."""
-    anchors = space.prepared.anchors.of_split("validation")
-    if len(anchors) == 0:
-        return None
-    eligible = space.config.protocol.history_eligible
-    top = model.predict(space.prepared.log, anchors.queries, VALIDATION_K, history_eligible=eligible).item
-    return float(fhr(top, anchors.future_negatives).mean())
+def validation_fhr(model: Recommender, space: Workspace, anchors: Anchors | None = None) -> float | None:
+    """FHR@20 on anchors of the validation period (all of them, unless some are given); None where there are none."""
+    asked = space.prepared.anchors.of_split("validation") if anchors is None else anchors
+    return space.fhr(model, asked, VALIDATION_K) if len(asked) else None
 
 
 def parameter_count(network: nn.Module) -> int:
