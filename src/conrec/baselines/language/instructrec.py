@@ -17,7 +17,7 @@ ranked by the log-probability of a title behind the prompt without a list. Depar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -27,10 +27,7 @@ from torch import Tensor
 from conrec.baselines.language.exposed import draw_exposed
 from conrec.baselines.language.title_model import TitleModel
 from conrec.baselines.language.title_tree import Branches, log_probabilities_of
-from conrec.baselines.language.titles import require_titles
-from conrec.baselines.registry import REGISTRY
 from conrec.llm.prompts import Stretch, answered
-from conrec.llm.sft import train_supervised
 from conrec.llm.tree import TokenTree
 from conrec.logs.log import Log
 from conrec.protocol import CANDIDATES, DAY
@@ -55,32 +52,6 @@ class InstructRec(TitleModel):
     settings: InstructRecConfig
 
     section: ClassVar[str] = "instructrec"
-
-    @classmethod
-    def fit(cls, space: Workspace, name: str) -> InstructRec:
-        """Tune the backbone of the translation stage on the training period.
-
-        Raises:
-            NotApplicableError: no item has a title.
-        """
-        require_titles(space)
-        settings = space.config.baselines.instructrec
-        backbone = space.backbone(REGISTRY[name].start)
-        model = cls.of(space, backbone)
-        log, validation = space.prepared.log, space.validation
-        curve = train_supervised(
-            backbone,
-            model.samples(space, name),
-            epochs=1,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            seed=space.seed(name),
-            description=name,
-            evaluations=settings.evaluations,
-            evaluate=lambda: model.validation_auc(log, validation),
-            series="validation_auc",
-        )
-        return replace(model, curve=curve.lists())
 
     def samples(self, space: Workspace, name: str) -> list[Stretch]:
         """One pass over training anchors, drawn where there are more than `TitleSettings.samples`."""

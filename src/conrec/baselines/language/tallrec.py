@@ -17,8 +17,8 @@ is the log-odds of Yes against No, read off the first token of the answer as the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -29,10 +29,7 @@ from torch import Tensor
 from conrec.baselines.language.exposed import draw_exposed
 from conrec.baselines.language.title_model import TitleModel
 from conrec.baselines.language.title_tree import Branches, last_states, merged, token_logits
-from conrec.baselines.language.titles import require_titles
-from conrec.baselines.registry import REGISTRY
 from conrec.llm.backbone import Backbone
-from conrec.llm.sft import train_supervised
 from conrec.llm.tree import TokenTree
 from conrec.logs.log import Log
 from conrec.protocol import CANDIDATES, DAY
@@ -67,34 +64,12 @@ class TallRec(TitleModel):
     """A fitted TALLRec."""
 
     section: ClassVar[str] = "tallrec"
+    judges: ClassVar[bool] = True
 
-    @classmethod
-    def fit(cls, space: Workspace, name: str) -> TallRec:
-        """Tune the backbone of the translation stage on the training period.
-
-        Raises:
-            NotApplicableError: no item has a title, or the backbone writes Yes and No alike at first.
-        """
-        require_titles(space)
-        settings = space.config.baselines.tallrec
-        backbone = space.backbone(REGISTRY[name].start)
-        model = cls.of(space, backbone)
-        model.prompts.require_answers()
-        log, validation = space.prepared.log, space.validation
-        curve = train_supervised(
-            backbone,
-            model.samples(space, name),
-            epochs=1,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            seed=space.seed(name),
-            description=name,
-            evaluations=settings.evaluations,
-            evaluate=lambda: model.validation_auc(log, validation),
-            series="validation_auc",
-            loss_of=lambda one, batch: judged_loss(one, batch, model.prompts.yes, model.prompts.no),
-        )
-        return replace(model, curve=curve.lists())
+    @property
+    def loss_of(self) -> Callable[[Backbone, Sequence[Judged]], Tensor]:
+        """See `judged_loss`."""
+        return lambda backbone, batch: judged_loss(backbone, batch, self.prompts.yes, self.prompts.no)
 
     def samples(self, space: Workspace, name: str) -> list[Judged]:
         """One pass over training anchors, drawn where there are more than `TitleSettings.samples`."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from torch import Tensor
 from conrec.arrays import Array
 from conrec.baselines.base import Curve
 from conrec.baselines.language.title_tree import Branches, merged
-from conrec.baselines.language.titles import TitlePrompts
+from conrec.baselines.language.titles import TitlePrompts, require_titles
+from conrec.baselines.registry import REGISTRY
 from conrec.baselines.sequences.learning import parameter_count
 from conrec.llm.backbone import Backbone
+from conrec.llm.sft import Sample, train_supervised
 from conrec.llm.tree import TokenTree
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log
@@ -61,6 +63,45 @@ class TitleModel(ABC):
 
     section: ClassVar[str]
     """Field of `BaselinesConfig` that holds its settings."""
+    judges: ClassVar[bool] = False
+    """Whether it answers with Yes or No."""
+
+    @classmethod
+    def fit(cls: type[_Model], space: Workspace, name: str) -> _Model:
+        """Tune the backbone of the row that this one starts from, and keep the state with the best validation AUC.
+
+        Raises:
+            NotApplicableError: no item has a title, or the row `judges` and the backbone writes Yes and No alike at first.
+        """
+        require_titles(space)
+        backbone = space.backbone(REGISTRY[name].start)
+        model = cls.of(space, backbone)
+        if cls.judges:
+            model.prompts.require_answers()
+        settings, log, validation = model.settings, space.prepared.log, space.validation
+        curve = train_supervised(
+            backbone,
+            model.samples(space, name),
+            epochs=1,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            seed=space.seed(name),
+            description=name,
+            evaluations=settings.evaluations,
+            evaluate=lambda: model.validation_auc(log, validation),
+            series="validation_auc",
+            loss_of=model.loss_of,
+        )
+        return replace(model, curve=curve.lists())
+
+    @property
+    def loss_of(self) -> Callable[[Backbone, Sequence[Any]], Tensor] | None:
+        """The loss of a batch of `samples`; None: the cross-entropy of what they mark as target."""
+        return None
+
+    @abstractmethod
+    def samples(self, space: Workspace, name: str) -> Sequence[Sample]:
+        """One pass over training anchors, drawn where there are more than `TitleSettings.samples`."""
 
     @abstractmethod
     def candidate_prompts(self, log: Log, user: int, timestamp: int, candidates: Sequence[int]) -> list[list[int]]:
