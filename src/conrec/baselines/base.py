@@ -13,7 +13,7 @@ from conrec.errors import ArtefactError
 from conrec.logs.log import Log
 from conrec.recommender import Queries, Ranking
 
-__all__ = ["CatalogueScorer", "Curve"]
+__all__ = ["CatalogueScorer", "Curve", "without_history"]
 
 Curve = dict[str, list[list[int | float]]]
 """Series of a training by name, each of [step, value] pairs."""
@@ -51,7 +51,7 @@ class CatalogueScorer(ABC):
         """
         parts = []
         for batch, scores in self._batches(log, queries):
-            eligible = scores if history_eligible else _without_history(scores, log, batch)
+            eligible = scores if history_eligible else without_history(scores, log, batch)
             parts.append(Ranking.from_scores(eligible, k))
         if not parts:
             return Ranking(np.empty((0, k), dtype=np.int32), np.empty((0, k), dtype=np.float32))
@@ -89,7 +89,7 @@ class CatalogueScorer(ABC):
             yield batch, scores
 
 
-def _without_history(scores: Array, log: Log, queries: Queries) -> Array:
+def without_history(scores: Array, log: Log, queries: Queries) -> Array:
     """A copy of ``scores`` with -inf at the items of each user's history."""
     scores = scores.copy()
     for row, (user, timestamp) in enumerate(zip(queries.user, queries.timestamp, strict=True)):

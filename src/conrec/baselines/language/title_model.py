@@ -11,11 +11,11 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
 from conrec.arrays import Array
-from conrec.baselines.base import Curve
+from conrec.baselines.base import Curve, without_history
 from conrec.baselines.language.title_tree import Branches, merged
 from conrec.baselines.language.titles import TitlePrompts, require_titles
 from conrec.baselines.registry import REGISTRY
@@ -71,7 +71,8 @@ class TitleModel(ABC):
         """Tune the backbone of the row that this one starts from, and keep the state with the best validation AUC.
 
         Raises:
-            NotApplicableError: no item has a title, or the row `judges` and the backbone writes Yes and No alike at first.
+            NotApplicableError: no item has a title, or the row `judges` and the backbone writes Yes and No
+                alike at first.
         """
         require_titles(space)
         backbone = space.backbone(REGISTRY[name].start)
@@ -170,7 +171,7 @@ class TitleModel(ABC):
                 rows = order[begin : begin + self.batch_size]
                 scores = self._catalogue_scores([prompts[row] for row in rows], log.n_items)
                 if not history_eligible:
-                    scores[_seen(log, queries.select(rows))] = -np.inf
+                    scores = without_history(scores, log, queries.select(rows))
                 best = Ranking.from_scores(scores, k)
                 ranking.item[rows], ranking.score[rows] = best.item, best.score
                 tick(len(rows))
@@ -261,11 +262,3 @@ def auc(
     below = (others * ((scores < own) + 0.5 * (scores == own))).sum(1)
     counts = others.sum(1)
     return np.where(true.any(1) & (counts > 0), below / np.maximum(counts, 1), np.nan)
-
-
-def _seen(log: Log, queries: Queries) -> Bool[Array, "Q items"]:
-    """The items of each user's history."""
-    seen = np.zeros((len(queries), log.n_items), dtype=np.bool_)
-    for row, (user, time) in enumerate(zip(queries.user.tolist(), queries.timestamp.tolist(), strict=True)):
-        seen[row, log.item[log.history(user, time)]] = True
-    return seen
