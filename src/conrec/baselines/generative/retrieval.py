@@ -18,6 +18,7 @@ From both papers and their code differ here:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -77,7 +78,7 @@ class ItemIds:
 
 
 @dataclass(frozen=True)
-class GenerativeRetrieval:
+class GenerativeRetrieval(ABC):
     """A fitted encoder-decoder (a `conrec.recommender.Recommender`).
 
     Attributes:
@@ -98,14 +99,14 @@ class GenerativeRetrieval:
     """Words of the prompt."""
 
     @classmethod
+    @abstractmethod
     def settings_of(cls, space: Workspace) -> EncoderDecoderSettings:
         """The row's section of the configuration."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def ids_of(cls, space: Workspace) -> ItemIds:
         """What a new model is to call the items."""
-        raise NotImplementedError
 
     @classmethod
     def fit(cls: type[_Row], space: Workspace, name: str) -> _Row:
