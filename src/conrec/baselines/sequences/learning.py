@@ -73,7 +73,7 @@ def learn(
     name = f"validation_fhr@{VALIDATION_K}"
     curve: Curve = {"loss": [], name: []}
     optimizer = torch.optim.AdamW(decayed(network, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98))
-    best, best_value, best_epoch = frozen(network), -math.inf, 0
+    best, best_value, best_epoch = network, -math.inf, 0  # the first epoch always replaces it
     with meter(title, settings.epochs) as step:
         for epoch in range(1, settings.epochs + 1):
             network.train()
