@@ -30,8 +30,10 @@ _Signed = TypeVar("_Signed", bound="SignedScorer")
 class SignedNetwork(SequenceNetwork):
     """A network over events of all signs, whose scores start from how often each item was disliked.
 
-    An item's bias is what the network adds to the logarithm of its number of dislikes: weight decay then pulls towards
-    popularity, not towards all items being equal, and training starts where counting ends.
+    Training starts where counting ends: an item's learned bias, from 0, is added to the logarithm of its number of
+    dislikes, which stays as it is. Rows over dislikes alone have one bias that starts there
+    (`conrec.baselines.sequences.learning.start_at_popularity`); it comes to the same, as biases do not decay. Here the
+    two are apart, so that what is saved is what was learned beyond counting; the counts are read from the log again.
 
     Args:
         log: of the training period.
