@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from conrec.artefacts import write_json
+from conrec.baselines.language.tuned import tuned_on
 from conrec.baselines.registry import baseline_class
-from conrec.config import Context, GrpoStageConfig
+from conrec.config import GrpoStageConfig
 from conrec.folders import replacing_folder
 from conrec.llm.backbone import Backbone, build_backbone
 from conrec.llm.curriculum import RewardSamples, Stage, clean, draw_samples
@@ -28,7 +29,7 @@ from conrec.llm.samples import (
 from conrec.llm.sft import Curve, train_supervised
 from conrec.llm.tree import check_tree
 from conrec.processes import ALONE, Processes
-from conrec.seeds import derive, generator
+from conrec.seeds import generator
 from conrec.workspace import Workspace, device_of
 
 __all__ = ["Trainer", "held_out_choices"]
@@ -60,8 +61,8 @@ class Trainer:
         self.processes = processes
 
     def seed(self, *purpose: str | int) -> int:
-        """A seed of this run for a purpose."""
-        return derive(self.config.run.seed, *purpose)
+        """See `Workspace.seed`."""
+        return self.space.seed(*purpose)
 
     def baseline(self, name: str) -> None:
         """A row of `conrec.baselines.registry`.
@@ -81,7 +82,7 @@ class Trainer:
         items = np.flatnonzero(space.trained_items)
         titles = [space.titles[item] for item in items]
         backbone = build_backbone(
-            self.config.backbone, space.items.semantic_ids.sizes, titles, INSTRUCTIONS, self.seed("backbone")
+            self.config.backbone, space.items.semantic_ids.sizes, titles, INSTRUCTIONS, space.seed("backbone")
         )
         backbone.model.to(device_of(self.config))
         prompts = space.prompts(backbone)
@@ -94,7 +95,7 @@ class Trainer:
             epochs=config.epochs,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
-            seed=self.seed(name),
+            seed=space.seed(name),
             description="translation",
         )
         self._save(name, backbone, curve)
@@ -113,7 +114,7 @@ class Trainer:
             epochs=1,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
-            seed=self.seed(name),
+            seed=space.seed(name),
             description="item-level alignment",
         )
         self._save(name, backbone, curve)
@@ -127,27 +128,11 @@ class Trainer:
         for rng in self._passes(name, self.config.sft.epochs):
             stretches += history_stretches(prompts, data.log, data.periods.validation, "negative", rng)
             stretches += history_stretches(prompts, data.log, data.periods.validation, "both", rng)
-        self._save(name, backbone, self._sft(name, backbone, stretches, self.config.prediction.context))
+        self._save(name, backbone, tuned_on(space, name, backbone, stretches, self.config.prediction.context))
 
     def _passes(self, name: str, epochs: int) -> list[np.random.Generator]:
         """A source of chance for each epoch."""
         return [generator(self.config.run.seed, name, "pass", epoch) for epoch in range(epochs)]
-
-    def _sft(self, name: str, backbone: Backbone, stretches: list[Stretch], context: Context) -> Curve:
-        """Train on ``stretches``, which hold all epochs, and keep the state of the best validation FHR."""
-        config = self.config.sft
-        return train_supervised(
-            backbone,
-            stretches,
-            epochs=1,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            seed=self.seed(name),
-            description=name,
-            evaluations=config.evaluations,
-            evaluate=lambda: self.space.validation_fhr(backbone, context),
-            series=f"validation_fhr@{self.config.evaluation.top_k}",
-        )
 
     def grpo(self, name: str, start: str, number: int) -> None:
         """One stage of Progressive GRPO (counted from 0); the model it starts from is the reference and the cleaner.
@@ -166,7 +151,7 @@ class Trainer:
             self.config.protocol.history_eligible,
         )
         anchors = space.prepared.anchors.of_split("train")
-        seed = self.seed(name)
+        seed = space.seed(name)
         samples = draw_samples(
             anchors, space.gts, stage.prompts, stage.log, stage_config.context, stage_config.samples, seed
         )

@@ -17,11 +17,10 @@ import numpy as np
 
 from conrec.baselines.language.alignment import AlignmentTasks
 from conrec.baselines.language.titles import has_titles
-from conrec.baselines.language.tuned import TunedModel
+from conrec.baselines.language.tuned import TunedModel, tuned_on
 from conrec.baselines.registry import REGISTRY, context_of
 from conrec.llm.prompts import PromptBuilder, Stretch
 from conrec.llm.samples import history_stretches, translation_stretches
-from conrec.llm.sft import train_supervised
 from conrec.protocol import NEGATIVE, POSITIVE
 from conrec.seeds import generator
 from conrec.settings.baselines.language import LcRecConfig
@@ -43,26 +42,14 @@ class LcRec(TunedModel):
     @classmethod
     def fit(cls, space: Workspace, name: str) -> LcRec:
         """Tune the backbone of the translation stage, and keep the state with the best validation FHR@20."""
-        settings, sft = _settings(space, name), space.config.sft
+        settings = _settings(space, name)
         backbone = space.backbone(REGISTRY[name].start)
         prompts = space.prompts(backbone)
         stretches: list[Stretch] = []
         for epoch in range(settings.epochs):
             rng = generator(space.config.run.seed, name, "pass", epoch)
             stretches += _one_pass(space, prompts, name, rng)
-        context = context_of(name, space.config)
-        curve = train_supervised(
-            backbone,
-            stretches,
-            epochs=1,
-            batch_size=sft.batch_size,
-            learning_rate=sft.learning_rate,
-            seed=space.seed(name),
-            description=name,
-            evaluations=sft.evaluations,
-            evaluate=lambda: space.validation_fhr(backbone, context),
-            series=f"validation_fhr@{space.config.evaluation.top_k}",
-        )
+        curve = tuned_on(space, name, backbone, stretches, context_of(name, space.config))
         return cls.of(space, backbone, name, curve.lists())
 
 

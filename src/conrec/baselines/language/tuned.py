@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -9,13 +10,17 @@ from typing import TypeVar
 from conrec.arrays import Array
 from conrec.baselines.base import Curve
 from conrec.baselines.registry import context_of
+from conrec.config import Context
 from conrec.llm.backbone import Backbone
+from conrec.llm.prompts import Stretch
 from conrec.llm.recommender import GenerativeRecommender
+from conrec.llm.sft import Curve as Series
+from conrec.llm.sft import train_supervised
 from conrec.logs.log import Log
 from conrec.recommender import Queries, Ranking
 from conrec.workspace import Workspace
 
-__all__ = ["TunedModel"]
+__all__ = ["TunedModel", "tuned_on"]
 
 _Tuned = TypeVar("_Tuned", bound="TunedModel")
 
@@ -68,3 +73,31 @@ class TunedModel:
     ) -> _Tuned:
         """A row from its tuned backbone."""
         return cls(space.generative(backbone, context_of(name, space.config)), curve or {})
+
+
+def tuned_on(space: Workspace, name: str, backbone: Backbone, stretches: Sequence[Stretch], context: Context) -> Series:
+    """Train a row's backbone in place, as ``sft`` of the configuration says, and keep the best state on validation.
+
+    Args:
+        space: the run.
+        name: of the row; its seed hangs on it.
+        backbone: where it starts.
+        stretches: of all epochs.
+        context: what its prompts show when FHR is measured on the validation anchors.
+
+    Returns:
+        The series "loss" and "validation_fhr@K".
+    """
+    config = space.config.sft
+    return train_supervised(
+        backbone,
+        stretches,
+        epochs=1,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        seed=space.seed(name),
+        description=name,
+        evaluations=config.evaluations,
+        evaluate=lambda: space.validation_fhr(backbone, context),
+        series=f"validation_fhr@{space.config.evaluation.top_k}",
+    )
