@@ -29,7 +29,7 @@ from conrec.llm.samples import (
 from conrec.llm.sft import Curve, train_supervised
 from conrec.llm.tree import check_tree
 from conrec.processes import ALONE, Processes
-from conrec.seeds import generator
+from conrec.seeds import derive, generator
 from conrec.workspace import Workspace, device_of
 
 __all__ = ["Trainer", "held_out_choices"]
@@ -61,8 +61,8 @@ class Trainer:
         self.processes = processes
 
     def seed(self, *purpose: str | int) -> int:
-        """See `Workspace.seed`."""
-        return self.space.seed(*purpose)
+        """A seed of this run for a purpose."""
+        return derive(self.config.run.seed, *purpose)
 
     def baseline(self, name: str) -> None:
         """A row of `conrec.baselines.registry`.
@@ -82,7 +82,7 @@ class Trainer:
         items = np.flatnonzero(space.trained_items)
         titles = [space.titles[item] for item in items]
         backbone = build_backbone(
-            self.config.backbone, space.items.semantic_ids.sizes, titles, INSTRUCTIONS, space.seed("backbone")
+            self.config.backbone, space.items.semantic_ids.sizes, titles, INSTRUCTIONS, self.seed("backbone")
         )
         backbone.model.to(device_of(self.config))
         prompts = space.prompts(backbone)
@@ -95,7 +95,7 @@ class Trainer:
             epochs=config.epochs,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
-            seed=space.seed(name),
+            seed=self.seed(name),
             description="translation",
         )
         self._save(name, backbone, curve)
@@ -114,7 +114,7 @@ class Trainer:
             epochs=1,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
-            seed=space.seed(name),
+            seed=self.seed(name),
             description="item-level alignment",
         )
         self._save(name, backbone, curve)
@@ -151,7 +151,7 @@ class Trainer:
             self.config.protocol.history_eligible,
         )
         anchors = space.prepared.anchors.of_split("train")
-        seed = space.seed(name)
+        seed = self.seed(name)
         samples = draw_samples(
             anchors, space.gts, stage.prompts, stage.log, stage_config.context, stage_config.samples, seed
         )
