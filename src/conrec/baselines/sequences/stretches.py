@@ -15,8 +15,11 @@ from conrec.arrays import Array
 from conrec.baselines.sequences.histories import padded
 from conrec.errors import DataError
 from conrec.logs.log import Log
+from conrec.protocol import NEGATIVE
+from conrec.seeds import generator
+from conrec.settings.baselines.base import TransformerSettings
 
-__all__ = ["Stretch", "batches_by_length", "stretches_of", "target_items"]
+__all__ = ["Stretch", "batches_by_length", "batches_of_dislikes", "stretches_of", "target_count", "target_items"]
 
 POOL = 16
 """Batches that are sorted by length together."""
@@ -75,6 +78,21 @@ def stretches_of(
             found.append(Stretch(kept[place:stop], first[place:stop] & (np.arange(place, stop) >= reached)))
             reached = stop
     return found
+
+
+def batches_of_dislikes(log: Log, settings: TransformerSettings, seed: int, epoch: int) -> list[list[Stretch]]:
+    """The batches of an epoch over the dislikes of a training period, see `stretches_of` and `batches_by_length`.
+
+    Raises:
+        DataError: nobody disliked anything.
+    """
+    stretches = stretches_of(log, settings.max_length, (NEGATIVE,), generator(seed, "ties", epoch))
+    return batches_by_length(stretches, settings.batch_size, generator(seed, "order", epoch))
+
+
+def target_count(stretches: Sequence[Stretch]) -> int:
+    """How many targets some stretches have."""
+    return sum(int(one.target.sum()) for one in stretches)
 
 
 def target_items(log: Log, stretches: Sequence[Stretch]) -> Int64[Tensor, "B T"]:

@@ -27,10 +27,9 @@ from conrec.baselines.sequences.histories import Histories, padded
 from conrec.baselines.sequences.learning import learn, seeded, start_at_popularity, validation_fhr
 from conrec.baselines.sequences.losses import full_softmax
 from conrec.baselines.sequences.scorer import SequenceNetwork, SequenceScorer
-from conrec.baselines.sequences.stretches import Stretch, batches_by_length, stretches_of, target_items
+from conrec.baselines.sequences.stretches import Stretch, batches_of_dislikes, target_count, target_items
 from conrec.baselines.sequential.sasrec import with_start
 from conrec.protocol import NEGATIVE
-from conrec.seeds import generator
 from conrec.settings.baselines.base import TransformerSettings
 from conrec.settings.baselines.sequential import HstuConfig
 from conrec.workspace import Workspace
@@ -182,10 +181,6 @@ class Hstu(SequenceScorer):
         """
         settings, seed, log = cls.settings_of(space, name), space.seed(name), space.training_log
 
-        def batches(epoch: int) -> list[list[Stretch]]:
-            stretches = stretches_of(log, settings.max_length, (NEGATIVE,), generator(seed, "ties", epoch))
-            return batches_by_length(stretches, settings.batch_size, generator(seed, "order", epoch))
-
         with seeded(space.seed(name, "weights")):
             network = cls.build(space, settings)
             start_at_popularity(network.bias, log.negative_counts()[1])
@@ -200,9 +195,9 @@ class Hstu(SequenceScorer):
 
             best, curve = learn(
                 network,
-                batches,
+                lambda epoch: batches_of_dislikes(log, settings, seed, epoch),
                 loss_of,
-                lambda batch: sum(int(one.target.sum()) for one in batch),
+                target_count,
                 settings,
                 lambda state: validation_fhr(cls(state, settings), space),
                 name,

@@ -28,7 +28,7 @@ from conrec.baselines.sequences.histories import Histories, padded
 from conrec.baselines.sequences.learning import learn, seeded, start_at_popularity, validation_fhr
 from conrec.baselines.sequences.sampling import catalogue_loss
 from conrec.baselines.sequences.scorer import SequenceNetwork, SequenceScorer
-from conrec.baselines.sequences.stretches import Stretch, batches_by_length, stretches_of, target_items
+from conrec.baselines.sequences.stretches import Stretch, batches_of_dislikes, target_count, target_items
 from conrec.protocol import NEGATIVE
 from conrec.seeds import generator
 from conrec.settings.baselines.base import TransformerSettings
@@ -136,10 +136,6 @@ class Sasrec(SequenceScorer):
         loss = catalogue_loss(settings, counts, generator(seed, "negatives"))
         start_at_popularity(network.bias, counts)
 
-        def batches(epoch: int) -> list[list[Stretch]]:
-            stretches = stretches_of(log, settings.max_length, (NEGATIVE,), generator(seed, "ties", epoch))
-            return batches_by_length(stretches, settings.batch_size, generator(seed, "order", epoch))
-
         def loss_of(batch: list[Stretch]) -> Float[Tensor, ""]:
             targets = target_items(log, batch)
             inputs = with_start(padded([log.item[one.events[:-1]] for one in batch], -1), network.n_items)
@@ -148,9 +144,9 @@ class Sasrec(SequenceScorer):
 
         best, curve = learn(
             network,
-            batches,
+            lambda epoch: batches_of_dislikes(log, settings, seed, epoch),
             loss_of,
-            lambda batch: sum(int(one.target.sum()) for one in batch),
+            target_count,
             settings,
             lambda state: validation_fhr(cls(state, settings), space),
             name,
