@@ -66,9 +66,9 @@ class SequenceScorer(CatalogueScorer, ABC):
     """What `save` writes into the folder, so that one row's folder is not read as another's."""
 
     @classmethod
-    @abstractmethod
-    def settings_of(cls, space: Workspace, name: str) -> TrainingSettings:
-        """The section of the configuration that a row is fitted with."""
+    def settings_of(cls, space: Workspace, name: str) -> Any:
+        """The section of the configuration that a row is fitted with, of the type that `build` takes."""
+        return getattr(space.config.baselines, name.replace("-", "_"))
 
     @classmethod
     @abstractmethod

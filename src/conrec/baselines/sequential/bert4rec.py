@@ -141,11 +141,6 @@ class Bert4Rec(SequenceScorer):
     kind: ClassVar[str] = "bert4rec"
 
     @classmethod
-    def settings_of(cls, space: Workspace, name: str) -> Bert4RecConfig:
-        """The section of the row."""
-        return space.config.baselines.bert4rec
-
-    @classmethod
     def build(cls, space: Workspace, settings: TransformerSettings) -> Bert4RecNetwork:
         """An untrained network."""
         return Bert4RecNetwork(space.prepared.log.n_items, settings)
@@ -157,7 +152,8 @@ class Bert4Rec(SequenceScorer):
         Raises:
             DataError: nobody disliked anything in the training period.
         """
-        settings, seed, log = cls.settings_of(space, name), space.seed(name), space.training_log
+        settings: Bert4RecConfig = cls.settings_of(space, name)
+        seed, log = space.seed(name), space.training_log
 
         def batches(epoch: int) -> list[list[Masked]]:
             random = generator(seed, "masks", epoch)

@@ -167,11 +167,6 @@ class Caser(SequenceScorer):
     kind: ClassVar[str] = "caser"
 
     @classmethod
-    def settings_of(cls, space: Workspace, name: str) -> CaserConfig:
-        """The section of the row."""
-        return space.config.baselines.caser
-
-    @classmethod
     def build(cls, space: Workspace, settings: Any) -> CaserNetwork:
         """An untrained network; users with a negative event in the training period have a vector."""
         log = space.training_log
@@ -185,7 +180,8 @@ class Caser(SequenceScorer):
         Raises:
             DataError: nobody disliked anything in the training period.
         """
-        settings, seed, log = cls.settings_of(space, name), space.seed(name), space.training_log
+        settings: CaserConfig = cls.settings_of(space, name)
+        seed, log = space.seed(name), space.training_log
 
         def batches(epoch: int) -> list[Windows]:
             # Whole histories, each of a user with a vector, in the order of the users.

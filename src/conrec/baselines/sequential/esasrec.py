@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from conrec.baselines.sequences.blocks import AttentionBlock, initialise
 from conrec.baselines.sequential.sasrec import Sasrec, SasrecNetwork
 from conrec.settings.baselines.base import TransformerSettings
-from conrec.settings.baselines.sequential import ESasrecConfig
 from conrec.workspace import Workspace
 
 __all__ = ["SPACE", "ESasrec", "ESasrecNetwork", "LigrBlock"]
@@ -71,11 +70,6 @@ class ESasrec(Sasrec):
     """A fitted eSASRec."""
 
     kind: ClassVar[str] = "esasrec"
-
-    @classmethod
-    def settings_of(cls, space: Workspace, name: str) -> ESasrecConfig:
-        """The section of the row."""
-        return space.config.baselines.esasrec
 
     @classmethod
     def build(cls, space: Workspace, settings: TransformerSettings) -> ESasrecNetwork:

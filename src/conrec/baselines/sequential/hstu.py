@@ -163,11 +163,6 @@ class Hstu(SequenceScorer):
     kind: ClassVar[str] = "hstu"
 
     @classmethod
-    def settings_of(cls, space: Workspace, name: str) -> HstuConfig:
-        """The section of the row."""
-        return space.config.baselines.hstu
-
-    @classmethod
     def build(cls, space: Workspace, settings: TransformerSettings) -> HstuNetwork:
         """An untrained network."""
         return HstuNetwork(space.prepared.log.n_items, settings)
@@ -179,7 +174,8 @@ class Hstu(SequenceScorer):
         Raises:
             DataError: nobody disliked anything in the training period.
         """
-        settings, seed, log = cls.settings_of(space, name), space.seed(name), space.training_log
+        settings: HstuConfig = cls.settings_of(space, name)
+        seed, log = space.seed(name), space.training_log
 
         with seeded(space.seed(name, "weights")):
             network = cls.build(space, settings)

@@ -39,12 +39,6 @@ class S3Rec(Sasrec):
     kind: ClassVar[str] = "s3-rec"
 
     @classmethod
-    def settings_of(cls, space: Workspace, name: str) -> S3RecConfig:
-        """The section of the row."""
-        found: S3RecConfig = space.config.baselines.s3_rec
-        return found
-
-    @classmethod
     def fit(cls, space: Workspace, name: str) -> S3Rec:
         """Pretrain, then train as SASRec.
 
@@ -52,7 +46,7 @@ class S3Rec(Sasrec):
             NotApplicableError: no item has a category.
             DataError: nobody disliked anything in the training period.
         """
-        settings = cls.settings_of(space, name)
+        settings: S3RecConfig = cls.settings_of(space, name)
         with seeded(space.seed(name, "weights")):
             network = SasrecNetwork(space.prepared.log.n_items, settings)
             curve = pretrained(network, space, settings, space.seed(name, "pretraining"))

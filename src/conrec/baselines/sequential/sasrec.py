@@ -103,12 +103,6 @@ class Sasrec(SequenceScorer):
     kind: ClassVar[str] = "sasrec"
 
     @classmethod
-    def settings_of(cls, space: Workspace, name: str) -> TransformerSettings:
-        """The section of the row."""
-        found: TransformerSettings = getattr(space.config.baselines, name.replace("-", "_"))
-        return found
-
-    @classmethod
     def build(cls, space: Workspace, settings: TransformerSettings) -> SasrecNetwork:
         """An untrained network."""
         return SasrecNetwork(space.prepared.log.n_items, settings)
@@ -130,8 +124,8 @@ class Sasrec(SequenceScorer):
         Raises:
             DataError: nobody disliked anything in the training period.
         """
-        settings, seed = cls.settings_of(space, name), space.seed(name)
-        log = space.training_log
+        settings: TransformerSettings = cls.settings_of(space, name)
+        seed, log = space.seed(name), space.training_log
         counts = log.negative_counts()[1]
         loss = catalogue_loss(settings, counts, generator(seed, "negatives"))
         start_at_popularity(network.bias, counts)

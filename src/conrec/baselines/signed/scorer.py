@@ -85,11 +85,6 @@ class SignedScorer(SequenceScorer):
 
     @classmethod
     @abstractmethod
-    def settings_of(cls, space: Workspace, name: str) -> SignedSettings:
-        """The section of the row."""
-
-    @classmethod
-    @abstractmethod
     def build(cls, space: Workspace, settings: Any) -> SignedNetwork:
         """An untrained network."""
 
@@ -100,8 +95,8 @@ class SignedScorer(SequenceScorer):
         Raises:
             DataError: nobody disliked anything in the training period.
         """
-        settings, seed = cls.settings_of(space, name), space.seed(name)
-        log, anchors = space.training_log, space.prepared.anchors
+        settings: SignedSettings = cls.settings_of(space, name)
+        seed, log, anchors = space.seed(name), space.training_log, space.prepared.anchors
         if settings.targets == "next":
             lessons = lessons_of_next(log, settings.max_length)
         else:

@@ -185,11 +185,6 @@ class SignedGraph(SignedScorer):
     kind: ClassVar[str] = "signed graph"
 
     @classmethod
-    def settings_of(cls, space: Workspace, name: str) -> SignedGraphConfig:
-        """The section of the row."""
-        return space.config.baselines.signed_graph
-
-    @classmethod
     def build(cls, space: Workspace, settings: SignedGraphConfig) -> SignedGraphNetwork:
         """An untrained network over the graphs of the training period."""
         return SignedGraphNetwork(space.training_log, settings)

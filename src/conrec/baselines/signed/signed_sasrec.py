@@ -85,11 +85,6 @@ class SignedSasrec(SignedScorer):
     kind: ClassVar[str] = "signed SASRec"
 
     @classmethod
-    def settings_of(cls, space: Workspace, name: str) -> SignedSasrecConfig:
-        """The section of the row."""
-        return space.config.baselines.sasrec_signed
-
-    @classmethod
     def build(cls, space: Workspace, settings: SignedSasrecConfig) -> SignedSasrecNetwork:
         """An untrained network."""
         return SignedSasrecNetwork(space.training_log, settings)

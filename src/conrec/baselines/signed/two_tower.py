@@ -109,11 +109,6 @@ class TwoTower(SignedScorer):
     kind: ClassVar[str] = "two-tower"
 
     @classmethod
-    def settings_of(cls, space: Workspace, name: str) -> TwoTowerConfig:
-        """The section of the row."""
-        return space.config.baselines.two_tower
-
-    @classmethod
     def build(cls, space: Workspace, settings: TwoTowerConfig) -> TwoTowerNetwork:
         """An untrained network."""
         return TwoTowerNetwork(space.training_log, content_of(space), settings)
