@@ -52,7 +52,7 @@ class Proposal:
             popular: between 0 and 1.
         """
         uniform = np.full(len(counts), 1.0 / len(counts))
-        return cls(uniform if popular == 0 else popular * (counts / counts.sum()) + (1.0 - popular) * uniform)
+        return cls(uniform if popular == 0 else popular * (counts / max(1, counts.sum())) + (1.0 - popular) * uniform)
 
     def draw(self, size: int, random: np.random.Generator) -> Int64[Tensor, " drawn"]:
         """``size`` items with replacement."""
