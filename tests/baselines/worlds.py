@@ -82,6 +82,8 @@ def chains(users: int = 60, items: int = 20, length: int = 12) -> Log:
 
 CHAIN_CUT = 56 * DAY
 """T_val for `chains`: eight of twelve dislikes teach."""
+CHAINS_END = 84 * DAY
+"""Behind the last event of `chains`: nothing is left to select a state on, and the last one is kept."""
 
 
 def follows_chains(model: Any, log: Log) -> float:

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from conrec.baselines.sequences.histories import Histories
-from conrec.baselines.sequential.bert4rec import Bert4Rec, Bert4RecNetwork, masked
-from conrec.errors import ArtefactError
-from conrec.logs.log import Log
-from conrec.protocol import DAY
+from conrec.baselines.sequential.bert4rec import Bert4RecNetwork, masked
 from conrec.settings.baselines.sequential import Bert4RecConfig
-from tests.baselines.worlds import chains, follows_chains, space_of
-from tests.conformance import CUT, CatalogueScorerConformance, queries_of, small_log
+from tests.baselines.conformance import TrainedConformance
+from tests.baselines.worlds import CHAINS_END, chains, follows_chains
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16, "layers": 1, "heads": 2, "max_length": 8, "dropout": 0.1, "epochs": 3, "batch_size": 8,
     "weight_decay": 0.01,
 }  # fmt: skip
-CHAINS_END = 84 * DAY
-"""Behind the last event of `chains`: nothing is left to select a state on, and the last one is kept."""
 
 
-def _fit(log: Log, cut: int = CUT, seed: int = 0, **settings: Any) -> Bert4Rec:
-    return Bert4Rec.fit(space_of(log, cut, {"baselines": {"bert4rec": {**SMALL, **settings}}}, seed=seed), "bert4rec")
+class TestBert4Rec(TrainedConformance):
+    row = "bert4rec"
+    small: ClassVar[dict[str, Any]] = SMALL
 
 
-class TestBert4Rec(CatalogueScorerConformance):
-    def fit(self, log: Log, cut: int) -> Bert4Rec:
-        return _fit(log, cut)
+_fit = TestBert4Rec().fit
 
 
 def _network() -> Bert4RecNetwork:
@@ -108,24 +101,3 @@ def test_it_fills_a_gap_from_what_comes_behind_it() -> None:
         scores = network.logits(network.states(tokens, torch.tensor([8]))[:, 1])
         right += int(scores.argmax()) == item
     assert right / log.n_items > 0.6  # by chance, or from what stands before the gap: 0.05
-
-
-def test_one_seed_one_model() -> None:
-    log = small_log()
-    first, second = _fit(log), _fit(log)
-    assert first.curve == second.curve
-    assert _fit(log, seed=1).curve != first.curve
-
-
-def test_saved_and_loaded_it_answers_to_the_byte(tmp_path: Path) -> None:
-    log = small_log()
-    space = space_of(log, CUT, {"baselines": {"bert4rec": SMALL}})
-    model = Bert4Rec.fit(space, "bert4rec")
-    model.save(tmp_path)
-    loaded = Bert4Rec.load(tmp_path, space, "bert4rec")
-    assert (loaded.curve, loaded.parameters) == (model.curve, model.parameters)
-    queries = queries_of(log)
-    np.testing.assert_array_equal(loaded.scores(log, queries), model.scores(log, queries))
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ArtefactError, match="missing"):
-        Bert4Rec.load(tmp_path, space, "bert4rec")

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from conrec.baselines.sequences.stretches import stretches_of
-from conrec.baselines.sequential.caser import Caser, CaserNetwork, window_of, windows_of
-from conrec.errors import ArtefactError, DataError
+from conrec.baselines.sequential.caser import CaserNetwork, window_of, windows_of
 from conrec.logs.log import Log
 from conrec.protocol import DAY, NEGATIVE
 from conrec.recommender import Queries
 from conrec.settings.baselines.sequential import CaserConfig
-from tests.baselines.worlds import chains, follows_chains, space_of
-from tests.conformance import CUT, LOVER, SILENT, CatalogueScorerConformance, queries_of, small_log
+from tests.baselines.conformance import TrainedConformance
+from tests.baselines.worlds import CHAINS_END, chains, follows_chains
+from tests.conformance import CUT, LOVER, SILENT, queries_of, small_log
 
 SMALL: dict[str, Any] = {
     "hidden_size": 8, "max_length": 4, "horizontal": 3, "vertical": 2, "dropout": 0.1, "epochs": 3, "batch_size": 32,
     "weight_decay": 0.01,
 }  # fmt: skip
-CHAINS_END = 84 * DAY
-"""Behind the last event of `chains`: nothing is left to select a state on, and the last one is kept."""
 
 
-def _fit(log: Log, cut: int = CUT, seed: int = 0, **settings: Any) -> Caser:
-    return Caser.fit(space_of(log, cut, {"baselines": {"caser": {**SMALL, **settings}}}, seed=seed), "caser")
+class TestCaser(TrainedConformance):
+    row = "caser"
+    small: ClassVar[dict[str, Any]] = SMALL
 
 
-class TestCaser(CatalogueScorerConformance):
-    def fit(self, log: Log, cut: int) -> Caser:
-        return _fit(log, cut)
+_fit = TestCaser().fit
 
 
 def test_a_score_is_its_equations() -> None:
@@ -127,31 +123,3 @@ def test_a_users_vector_follows_his_name() -> None:
     queries = queries_of(log)
     moved = Queries(queries.user + 1, queries.timestamp)
     np.testing.assert_array_equal(model.scores(more, moved), model.scores(log, queries))
-
-
-def test_one_seed_one_model() -> None:
-    log = small_log()
-    first, second = _fit(log), _fit(log)
-    assert first.curve == second.curve
-    assert _fit(log, seed=1).curve != first.curve
-
-
-def test_saved_and_loaded_it_answers_to_the_byte(tmp_path: Path) -> None:
-    log = small_log()
-    space = space_of(log, CUT, {"baselines": {"caser": SMALL}})
-    model = Caser.fit(space, "caser")
-    model.save(tmp_path)
-    loaded = Caser.load(tmp_path, space, "caser")
-    assert (loaded.curve, loaded.parameters) == (model.curve, model.parameters)
-    queries = queries_of(log)
-    np.testing.assert_array_equal(loaded.scores(log, queries), model.scores(log, queries))
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ArtefactError, match="not a saved caser of this catalogue"):
-        Caser.load(tmp_path, space, "caser")
-
-
-def test_no_negatives_to_learn_from_is_an_error() -> None:
-    log = small_log()
-    liked = Log.from_columns(log.user_ids, log.item_ids, log.user, log.item, log.timestamp, np.ones(len(log)))
-    with pytest.raises(DataError, match="no negative events"):
-        _fit(liked)

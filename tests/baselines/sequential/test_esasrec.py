@@ -4,47 +4,37 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 import torch
 
 from conrec.baselines.sequential.esasrec import ESasrec, LigrBlock
 from conrec.baselines.sequential.sasrec import Sasrec
 from conrec.errors import ArtefactError
-from conrec.logs.log import Log
-from conrec.protocol import DAY
-from tests.baselines.worlds import chains, follows_chains, space_of
-from tests.conformance import CUT, CatalogueScorerConformance, queries_of, small_log
+from tests.baselines.conformance import TrainedConformance
+from tests.baselines.worlds import CHAINS_END, chains, follows_chains
+from tests.conformance import small_log
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16, "layers": 1, "heads": 2, "max_length": 8, "dropout": 0.1, "epochs": 3, "batch_size": 8,
     "weight_decay": 0.01, "negatives": 12,
 }  # fmt: skip
-CHAINS_END = 84 * DAY
-"""Behind the last event of `chains`: nothing is left to select a state on, and the last one is kept."""
-ROWS = {"esasrec": ESasrec, "sasrec-sampled": Sasrec, "sasrec-gbce": Sasrec}
 
 
-def _fit(name: str, log: Log, cut: int = CUT, seed: int = 0, **settings: Any) -> Sasrec:
-    section = {name.replace("-", "_"): {**SMALL, **settings}}
-    return ROWS[name].fit(space_of(log, cut, {"baselines": section}, seed=seed), name)
+class TestESasrec(TrainedConformance):
+    row = "esasrec"
+    small: ClassVar[dict[str, Any]] = SMALL
 
 
-class TestESasrec(CatalogueScorerConformance):
-    def fit(self, log: Log, cut: int) -> Sasrec:
-        return _fit("esasrec", log, cut)
+class TestSasrecSampled(TrainedConformance):
+    row = "sasrec-sampled"
+    small: ClassVar[dict[str, Any]] = SMALL
 
 
-class TestSasrecSampled(CatalogueScorerConformance):
-    def fit(self, log: Log, cut: int) -> Sasrec:
-        return _fit("sasrec-sampled", log, cut)
-
-
-class TestSasrecGbce(CatalogueScorerConformance):
-    def fit(self, log: Log, cut: int) -> Sasrec:
-        return _fit("sasrec-gbce", log, cut)
+class TestSasrecGbce(TrainedConformance):
+    row = "sasrec-gbce"
+    small: ClassVar[dict[str, Any]] = SMALL
 
 
 def _sigmoid(x: float) -> float:
@@ -94,35 +84,15 @@ def test_a_ligr_layer_is_its_equations() -> None:
         assert found[0, now].tolist() == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("esasrec", 20), ("sasrec-sampled", 20), ("sasrec-gbce", 30)])
-def test_it_learns_what_follows_what(name: str, epochs: int) -> None:
+@pytest.mark.parametrize(("row", "epochs"), [(TestESasrec(), 20), (TestSasrecSampled(), 20), (TestSasrecGbce(), 30)])
+def test_it_learns_what_follows_what(row: TrainedConformance, epochs: int) -> None:
     log = chains()
-    model = _fit(name, log, CHAINS_END, epochs=epochs, batch_size=16, learning_rate=1e-2)
+    model = row.fit(log, CHAINS_END, epochs=epochs, batch_size=16, learning_rate=1e-2)
     assert follows_chains(model, log) > 0.9
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_one_seed_one_model(name: str) -> None:
-    log = small_log()
-    first, second = _fit(name, log), _fit(name, log)
-    assert first.curve == second.curve
-    assert _fit(name, log, seed=1).curve != first.curve
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_saved_and_loaded_it_answers_to_the_byte(tmp_path: Path, name: str) -> None:
-    log = small_log()
-    space = space_of(log, CUT, {"baselines": {name.replace("-", "_"): SMALL}})
-    model = ROWS[name].fit(space, name)
-    model.save(tmp_path)
-    loaded = ROWS[name].load(tmp_path, space, name)
-    assert (loaded.curve, loaded.parameters) == (model.curve, model.parameters)
-    queries = queries_of(log)
-    np.testing.assert_array_equal(loaded.scores(log, queries), model.scores(log, queries))
-
-
 def test_one_rows_folder_is_not_read_as_anothers(tmp_path: Path) -> None:
-    space = space_of(small_log(), CUT, {"baselines": {"esasrec": SMALL}})
+    space = TestESasrec().space(small_log())
     ESasrec.fit(space, "esasrec").save(tmp_path)
     with pytest.raises(ArtefactError, match="not a saved sasrec of this catalogue"):
         Sasrec.load(tmp_path, space, "sasrec")
@@ -131,7 +101,7 @@ def test_one_rows_folder_is_not_read_as_anothers(tmp_path: Path) -> None:
 def test_more_and_better_negatives_change_what_is_learned() -> None:
     log = small_log()
     curves = [
-        _fit("sasrec-sampled", log, **settings).curve["loss"]
+        TestSasrecSampled().fit(log, **settings).curve["loss"]
         for settings in ({}, {"negatives": 20}, {"popular": 0.0}, {"log_q": False})
     ]
     assert all(one != other for index, one in enumerate(curves) for other in curves[:index])

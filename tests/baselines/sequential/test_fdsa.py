@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,12 +14,11 @@ from conrec.arrays import Ragged
 from conrec.baselines.sequential.fdsa import Fdsa, FeatureAttention, said_of
 from conrec.baselines.sequential.sasrec import Sasrec
 from conrec.errors import ArtefactError, NotApplicableError
-from conrec.logs.log import Log
-from conrec.workspace import Workspace
+from tests.baselines.conformance import TrainedConformance
 from tests.baselines.sequential.kinds import CATEGORIES, follows_kinds, kinds_in_turn
 from tests.baselines.sequential.kinds import CUT as KINDS_CUT
 from tests.baselines.worlds import space_of
-from tests.conformance import CUT, CatalogueScorerConformance, queries_of, small_log
+from tests.conformance import queries_of, small_log
 
 OF = Ragged.from_rows([[0], [1, 2], [], [2], []])
 SMALL: dict[str, Any] = {
@@ -29,13 +28,12 @@ SMALL: dict[str, Any] = {
 NOTHING_SAID = np.ones((30, 4), dtype=np.float32)
 
 
-def _space(log: Log, cut: int = CUT, seed: int = 0, world: dict[str, Any] | None = None, **settings: Any) -> Workspace:
-    return space_of(log, cut, {"baselines": {"fdsa": {**SMALL, **settings}}}, seed=seed, **(world or {}))
+class TestFdsa(TrainedConformance):
+    row = "fdsa"
+    small: ClassVar[dict[str, Any]] = SMALL
 
 
-class TestFdsa(CatalogueScorerConformance):
-    def fit(self, log: Log, cut: int) -> Fdsa:
-        return Fdsa.fit(_space(log, cut), "fdsa")
+_space = TestFdsa().space
 
 
 @pytest.mark.parametrize(("n_categories", "with_text"), [(3, True), (3, False), (0, True)])
@@ -73,39 +71,11 @@ def test_features_tell_of_items_that_nobody_disliked(features: str) -> None:
         assert follows_kinds(Sasrec.fit(unknown, "sasrec"), log) < 0.35
 
 
-def test_one_seed_one_model_whatever_was_drawn_before() -> None:
-    log = small_log()
-    first = Fdsa.fit(_space(log), "fdsa")
-    torch.rand(17)
-    before = torch.random.get_rng_state()
-    second = Fdsa.fit(_space(log), "fdsa")
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert first.curve == second.curve
-    for name, one in first.network.state_dict().items():
-        assert torch.equal(one, second.network.state_dict()[name])
-    assert Fdsa.fit(_space(log, seed=1), "fdsa").curve != first.curve
-
-
-def test_saved_and_loaded_it_answers_to_the_byte(tmp_path: Path) -> None:
-    log = small_log()
-    space = _space(log)
-    model = Fdsa.fit(space, "fdsa")
-    model.save(tmp_path)
-    loaded = Fdsa.load(tmp_path, space, "fdsa")
-    assert loaded.curve == model.curve
-    assert loaded.parameters == model.parameters == sum(one.numel() for one in model.network.parameters())
-    queries = queries_of(log)
-    np.testing.assert_array_equal(loaded.scores(log, queries), model.scores(log, queries))
-
-
-def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_other_features_is_refused(tmp_path: Path) -> None:
     space = _space(small_log(), world={"categories": [["one kind"]] * 30, "embeddings": NOTHING_SAID})
     Fdsa.fit(space, "fdsa").save(tmp_path)
     with pytest.raises(ArtefactError, match="not a saved fdsa"):
         Fdsa.load(tmp_path, _space(small_log()), "fdsa")  # which has more categories, and texts
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ArtefactError, match="missing"):
-        Fdsa.load(tmp_path, space, "fdsa")
 
 
 @pytest.mark.parametrize("features", ["both", "categories", "text"])

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from conrec.baselines.sequences.histories import read_histories
-from conrec.baselines.sequential.hstu import BUCKETS, EPSILON, Hstu, HstuLayer, HstuNetwork, time_buckets
-from conrec.errors import ArtefactError
+from conrec.baselines.sequential.hstu import BUCKETS, EPSILON, HstuLayer, HstuNetwork, time_buckets
 from conrec.logs.log import Log
 from conrec.protocol import DAY, NEGATIVE
 from conrec.recommender import Queries
 from conrec.settings.baselines.sequential import HstuConfig
-from tests.baselines.worlds import chains, follows_chains, space_of
-from tests.conformance import CUT, CatalogueScorerConformance, queries_of, small_log
+from tests.baselines.conformance import TrainedConformance
+from tests.baselines.worlds import CHAINS_END, chains, follows_chains
+from tests.conformance import small_log
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16, "layers": 1, "heads": 2, "max_length": 8, "dropout": 0.1, "epochs": 3, "batch_size": 8,
     "weight_decay": 0.01,
 }  # fmt: skip
-CHAINS_END = 84 * DAY
-"""Behind the last event of `chains`: nothing is left to select a state on, and the last one is kept."""
 
 
-def _fit(log: Log, cut: int = CUT, seed: int = 0, **settings: Any) -> Hstu:
-    return Hstu.fit(space_of(log, cut, {"baselines": {"hstu": {**SMALL, **settings}}}, seed=seed), "hstu")
+class TestHstu(TrainedConformance):
+    row = "hstu"
+    small: ClassVar[dict[str, Any]] = SMALL
 
 
-class TestHstu(CatalogueScorerConformance):
-    def fit(self, log: Log, cut: int) -> Hstu:
-        return _fit(log, cut)
+_fit = TestHstu().fit
 
 
 def _norm(values: list[float]) -> list[float]:
@@ -141,25 +137,3 @@ def test_training_and_answering_read_the_same_sequence_alike() -> None:
         asked = Queries(np.array([5], dtype=np.int32), np.array([moment]))
         answered = network.answer(read_histories(one, asked, network.max_length, network.signs))
         torch.testing.assert_close(answered[0], trained[step])
-
-
-def test_one_seed_one_model() -> None:
-    log = small_log()
-    first, second = _fit(log), _fit(log)
-    assert first.curve == second.curve
-    assert _fit(log, seed=1).curve != first.curve
-
-
-def test_saved_and_loaded_it_answers_to_the_byte(tmp_path: Path) -> None:
-    log = small_log()
-    space = space_of(log, CUT, {"baselines": {"hstu": SMALL}})
-    model = Hstu.fit(space, "hstu")
-    model.save(tmp_path)
-    loaded = Hstu.load(tmp_path, space, "hstu")
-    assert (loaded.curve, loaded.parameters) == (model.curve, model.parameters)
-    queries = queries_of(log)
-    np.testing.assert_array_equal(loaded.scores(log, queries), model.scores(log, queries))
-    config = (tmp_path / "config.json").read_text()
-    (tmp_path / "config.json").write_text(config.replace('"kind": "hstu"', '"kind": "sasrec"'))
-    with pytest.raises(ArtefactError, match="not a saved hstu of this catalogue"):
-        Hstu.load(tmp_path, space, "hstu")

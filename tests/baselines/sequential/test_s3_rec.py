@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,15 +16,15 @@ from conrec.arrays import Ragged
 from conrec.baselines.sequential.s3_pretraining import TASKS, Corrupted, Pretraining, corrupt
 from conrec.baselines.sequential.s3_rec import S3Rec, pretrained
 from conrec.baselines.sequential.sasrec import SasrecNetwork
-from conrec.errors import ArtefactError, NotApplicableError
+from conrec.errors import NotApplicableError
 from conrec.logs.log import Log
 from conrec.settings.baselines.features import S3RecConfig
 from conrec.workspace import Workspace
+from tests.baselines.conformance import TrainedConformance
 from tests.baselines.sequential.kinds import CATEGORIES as KINDS
 from tests.baselines.sequential.kinds import CUT as KINDS_CUT
 from tests.baselines.sequential.kinds import follows_kinds, kinds_in_turn
-from tests.baselines.worlds import space_of
-from tests.conformance import CUT, CatalogueScorerConformance, queries_of, small_log
+from tests.conformance import CUT, queries_of, small_log
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16, "layers": 1, "heads": 2, "max_length": 8, "dropout": 0.1, "epochs": 1, "batch_size": 8,
@@ -35,13 +34,12 @@ ITEMS, CATEGORIES = 9, 3
 OF = Ragged.from_rows([[0], [1], [0, 2], [], [2], [1, 2], [0], [0, 1, 2], [1]])
 
 
-def _space(log: Log, cut: int = CUT, seed: int = 0, world: dict[str, Any] | None = None, **settings: Any) -> Workspace:
-    return space_of(log, cut, {"baselines": {"s3_rec": {**SMALL, **settings}}}, seed=seed, **(world or {}))
+class TestS3Rec(TrainedConformance):
+    row = "s3-rec"
+    small: ClassVar[dict[str, Any]] = SMALL
 
 
-class TestS3Rec(CatalogueScorerConformance):
-    def fit(self, log: Log, cut: int) -> S3Rec:
-        return S3Rec.fit(_space(log, cut), "s3-rec")
+_space = TestS3Rec().space
 
 
 @settings(deadline=None, max_examples=50)
@@ -199,32 +197,9 @@ def _only_negative(log: Log) -> Log:
     )
 
 
-def test_one_seed_one_model_whatever_was_drawn_before() -> None:
-    log = small_log()
-    first = S3Rec.fit(_space(log), "s3-rec")
-    torch.rand(17)
-    before = torch.random.get_rng_state()
-    second = S3Rec.fit(_space(log), "s3-rec")
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert first.curve == second.curve
-    for name, one in first.network.state_dict().items():
-        assert torch.equal(one, second.network.state_dict()[name])
-    other = S3Rec.fit(_space(log, seed=1), "s3-rec")
+def test_a_seed_is_of_the_pretraining_too() -> None:
+    first, other = (S3Rec.fit(_space(small_log(), seed=seed), "s3-rec") for seed in (0, 1))
     assert all(other.curve[f"pretraining_{task}"] != first.curve[f"pretraining_{task}"] for task in TASKS)
-
-
-def test_saved_and_loaded_it_answers_to_the_byte(tmp_path: Path) -> None:
-    log = small_log()
-    space = _space(log)
-    model = S3Rec.fit(space, "s3-rec")
-    model.save(tmp_path)
-    loaded = S3Rec.load(tmp_path, space, "s3-rec")
-    assert loaded.curve == model.curve
-    queries = queries_of(log)
-    np.testing.assert_array_equal(loaded.scores(log, queries), model.scores(log, queries))
-    (tmp_path / "config.json").write_text('{"kind": "sasrec", "n_items": 30, "settings": {}}')
-    with pytest.raises(ArtefactError, match="not a saved s3-rec"):
-        S3Rec.load(tmp_path, space, "s3-rec")
 
 
 def test_without_categories_it_does_not_apply() -> None:
