@@ -26,8 +26,6 @@ from conrec.workspace import Workspace
 __all__ = ["SequenceNetwork", "SequenceScorer"]
 
 _Scorer = TypeVar("_Scorer", bound="SequenceScorer")
-QUERY_BATCH = 256
-"""Histories read at a time."""
 
 
 class SequenceNetwork(nn.Module, ABC):
@@ -64,6 +62,8 @@ class SequenceScorer(CatalogueScorer, ABC):
 
     kind: ClassVar[str] = "sequence"
     """What `save` writes into the folder, so that one row's folder is not read as another's."""
+    query_batch: ClassVar[int] = 32
+    """Histories answered at a time: few, so that what a block computes stays in the cache."""
 
     @classmethod
     def settings_of(cls, space: Workspace, name: str) -> Any:
@@ -84,8 +84,8 @@ class SequenceScorer(CatalogueScorer, ABC):
     def scores(self, log: Log, queries: Queries) -> Float32[Array, "queries items"]:
         """Score of every item after what the user did strictly before the query's time."""
         result = np.empty((len(queries), self.network.n_items), dtype=np.float32)
-        for begin in range(0, len(queries), QUERY_BATCH):
-            batch = queries.select(slice(begin, begin + QUERY_BATCH))
+        for begin in range(0, len(queries), self.query_batch):
+            batch = queries.select(slice(begin, begin + self.query_batch))
             with torch.no_grad():
                 result[begin : begin + len(batch)] = self.network.answer(self.read(log, batch)).float().numpy()
         return result

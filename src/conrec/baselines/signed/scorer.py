@@ -82,6 +82,8 @@ class SignedScorer(SequenceScorer):
     """A fitted network over events of all signs."""
 
     kind: ClassVar[str]
+    query_batch: ClassVar[int] = 256
+    """Many, for what the items are is computed anew for each batch."""
 
     @classmethod
     @abstractmethod
