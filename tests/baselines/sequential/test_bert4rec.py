@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conrec.baselines.sequences.histories import Histories
-from conrec.baselines.sequential.bert4rec import Bert4RecNetwork, masked
+from conrec.baselines.sequential.bert4rec import Bert4RecNetwork, masked, showings_of
 from conrec.settings.baselines.sequential import Bert4RecConfig
 from tests.baselines.conformance import TrainedConformance
 from tests.baselines.worlds import CHAINS_END, chains, follows_chains
@@ -60,6 +60,15 @@ def test_at_the_end_one_item_is_masked_and_any_may_be_the_last() -> None:
     assert ends == {2, 3, 4}
     first = np.array([True, False, False])
     assert len(masked(items, first, 100, 1.0, 0.5, random)) == 2
+
+
+def test_each_showing_is_masked_anew() -> None:
+    log, settings = chains().before(CHAINS_END), Bert4RecConfig(showings=3)
+    once, thrice = showings_of(log, settings.model_copy(update={"showings": 1}), 0, 1), showings_of(log, settings, 0, 1)
+    assert len(thrice) == 3 * len(once)
+    assert all(np.array_equal(a.tokens, b.tokens) for a, b in zip(once, thrice, strict=False))
+    another = [np.array_equal(a.targets, b.targets) for a, b in zip(once, thrice[len(once) :], strict=False)]
+    assert np.mean(another) < 0.5
 
 
 def test_both_sides_are_seen_and_padding_is_not() -> None:

@@ -30,19 +30,21 @@ from conrec.baselines.sequences.learning import learn, seeded, start_at_populari
 from conrec.baselines.sequences.losses import full_softmax
 from conrec.baselines.sequences.scorer import SequenceNetwork, SequenceScorer
 from conrec.baselines.sequences.stretches import batches_by_length, stretches_of
+from conrec.logs.log import Log
 from conrec.protocol import NEGATIVE
 from conrec.seeds import generator
 from conrec.settings.baselines.base import TransformerSettings
 from conrec.settings.baselines.sequential import Bert4RecConfig
 from conrec.workspace import Workspace
 
-__all__ = ["SPACE", "Bert4Rec", "Bert4RecNetwork", "Masked", "masked"]
+__all__ = ["SPACE", "Bert4Rec", "Bert4RecNetwork", "Masked", "masked", "showings_of"]
 
 SPACE: dict[str, tuple[float | int, ...]] = {
     "hidden_size": (32, 64, 128),
     "layers": (1, 2),
     "dropout": (0.2, 0.5),
     "mask_share": (0.2, 0.5),
+    "showings": (1, 8),
     "weight_decay": (0.1, 1.0),
 }
 """The grid that `conrec baselines search` searches."""
@@ -135,6 +137,21 @@ def masked(
     return Masked(np.r_[n_items, tokens], np.r_[-1, targets])
 
 
+def showings_of(log: Log, settings: Bert4RecConfig, seed: int, epoch: int) -> list[Masked]:
+    """All that an epoch shows: each stretch of the log's dislikes as often as ``settings.showings`` says, masked anew.
+
+    Raises:
+        DataError: nobody disliked anything.
+    """
+    random = generator(seed, "masks", epoch)
+    stretches = stretches_of(log, settings.max_length - 1, (NEGATIVE,), generator(seed, "ties", epoch))
+    return [
+        masked(log.item[one.events], one.target, log.n_items, settings.last_share, settings.mask_share, random)
+        for _ in range(settings.showings)
+        for one in stretches
+    ]
+
+
 class Bert4Rec(SequenceScorer):
     """A fitted BERT4Rec."""
 
@@ -156,13 +173,8 @@ class Bert4Rec(SequenceScorer):
         seed, log = space.seed(name), space.training_log
 
         def batches(epoch: int) -> list[list[Masked]]:
-            random = generator(seed, "masks", epoch)
-            stretches = stretches_of(log, settings.max_length - 1, (NEGATIVE,), generator(seed, "ties", epoch))
-            shown = [
-                masked(log.item[one.events], one.target, log.n_items, settings.last_share, settings.mask_share, random)
-                for one in stretches
-            ]
-            return batches_by_length(shown, settings.batch_size, generator(seed, "order", epoch))
+            order = generator(seed, "order", epoch)
+            return batches_by_length(showings_of(log, settings, seed, epoch), settings.batch_size, order)
 
         with seeded(space.seed(name, "weights")):
             network = cls.build(space, settings)

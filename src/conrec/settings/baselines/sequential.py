@@ -88,6 +88,9 @@ class Bert4RecConfig(TransformerSettings):
     """Probability of a mask (paper: 0.2 on MovieLens, 0.4 to 0.6 elsewhere)."""
     last_share: float = Field(default=0.5, ge=0, le=1)
     """How often, instead, a sequence is cut behind a random item and that one is masked, as at prediction."""
+    showings: Positive = 1
+    """How often a sequence is shown in an epoch, masked anew each time: each showing asks for few of its items, so that
+    an epoch over long sequences teaches little, and validation between epochs costs more than they do."""
 
 
 class HstuConfig(TransformerSettings):
