@@ -88,7 +88,9 @@ class Trainer:
         prompts = space.prompts(backbone)
         if self.config.backbone.name is not None:
             check_tree(backbone, prompts.longest)
-        backbone = replace(backbone, precision=self.config.run.precision)
+        # Adapters on weights that were only drawn would teach nothing: such a model is tuned whole in this stage.
+        lora = self.config.backbone.lora if self.config.backbone.name is not None else None
+        backbone = replace(backbone, precision=self.config.run.precision, lora=lora)
         curve = train_supervised(
             backbone,
             translation_stretches(prompts, space.titles, items),

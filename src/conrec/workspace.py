@@ -247,7 +247,7 @@ class Workspace:
         """A trained backbone of this run's semantic IDs, wherever it lies."""
         backbone = load_backbone(folder, self.items.semantic_ids.sizes, device_of(self.config))
         backbone.model.eval()
-        return replace(backbone, precision=self.config.run.precision)
+        return replace(backbone, precision=self.config.run.precision, lora=self.config.backbone.lora)
 
     def section(self, *names: str) -> dict[str, object]:
         """JSON of some sections of the configuration (``a.b``: b of section a), with what else changes results.

@@ -16,11 +16,13 @@ import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from conrec.config import BackboneConfig
 from conrec.errors import ArtefactError, ConfigError, MissingExtraError
 from conrec.items.semantic_ids import LETTERS, LEVELS, level_sizes
 from conrec.items.trie_nodes import Children
+from conrec.settings.models import LoraConfig
 
 try:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -38,7 +40,7 @@ except ImportError as error:  # the extra is not there
 
 transformers_logging.disable_progress_bar()  # a run has bars of its own
 
-__all__ = ["DISLIKED", "LIKED", "Backbone", "build_backbone", "load_backbone", "load_tokens"]
+__all__ = ["DISLIKED", "LIKED", "Backbone", "build_backbone", "is_plain", "load_backbone", "load_tokens"]
 
 FEW = 256
 """A codebook of which at most one code in this many is asked for is gathered, not multiplied."""
@@ -60,6 +62,7 @@ class Backbone:
         pad: token id for padding.
         precision: numbers in which the model multiplies, see `autocast`.
         extra_size: codes of a fourth level, None where there is none.
+        lora: how it is tuned, see `conrec.llm.adapters`; None: all of its weights are.
     """
 
     model: Any
@@ -71,6 +74,7 @@ class Backbone:
     pad: int
     precision: Literal["float32", "bfloat16"] = "float32"
     extra_size: int | None = None
+    lora: LoraConfig | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -100,7 +104,7 @@ class Backbone:
         head = self.model.get_output_embeddings()
         rows = slice(self.code_offset[level], self.code_offset[level] + self.sizes[level])
         with torch.autocast(hidden.device.type, enabled=False):
-            if type(head) is not torch.nn.Linear:
+            if not is_plain(head):
                 logits: Tensor = head(hidden.to(self.model.dtype))[..., rows]
                 return logits
             bias = None if head.bias is None else head.bias[rows]
@@ -115,7 +119,7 @@ class Backbone:
         head = self.model.get_output_embeddings()
         width, size, of_level = codes.shape[-1], hidden.shape[-1], self.sizes[level]
         sparse = width * FEW <= of_level and width * size <= 4 * of_level
-        if not sparse or type(head) is not torch.nn.Linear:
+        if not sparse or not is_plain(head):
             return self.head(hidden, level).gather(-1, codes)
         rows = codes + self.code_offset[level]
         with torch.autocast(hidden.device.type, enabled=False):
@@ -146,6 +150,11 @@ class Backbone:
         """Write an ordinary Hugging Face folder (safetensors)."""
         self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
+
+
+def is_plain(head: torch.nn.Module) -> bool:
+    """Whether a head is its matrix, some of whose rows may be learned apart, and nothing more."""
+    return type_before_parametrizations(head) is torch.nn.Linear
 
 
 def build_backbone(

@@ -19,6 +19,7 @@ from torch import Tensor
 from conrec.arrays import Array
 from conrec.config import GrpoConfig, GrpoStageConfig
 from conrec.items.eligible import EligibleTrie
+from conrec.llm.adapters import adapted
 from conrec.llm.backbone import Backbone
 from conrec.llm.curriculum import RewardSamples, Stage
 from conrec.llm.grpo import Judgement, grpo_loss, judge
@@ -243,7 +244,7 @@ def train_stage(
     evaluate: Callable[[], float] | None = None,
     series: str = "validation_fhr@20",
 ) -> Curve:
-    """One stage of GRPO, in place.
+    """One stage of GRPO, in place; of a backbone with `Backbone.lora`, by adapters.
 
     Args:
         backbone: the policy.
@@ -264,42 +265,43 @@ def train_stage(
     """
     order = generator(seed, "order").permutation(len(samples))
     steps = range(0, len(order), config.batch_size)
-    optimiser = torch.optim.AdamW(backbone.model.parameters(), lr=config.learning_rate, weight_decay=0.0)
-    schedule = cosine_schedule(optimiser, len(steps) * config.updates_per_rollout)
-    curve = Curve()
-    checks, best = _evenly(len(steps), config.evaluations), Best()
+    with adapted(backbone, backbone.lora, derive(seed, "adapters")):
+        optimiser = torch.optim.AdamW(backbone.model.parameters(), lr=config.learning_rate, weight_decay=0.0)
+        schedule = cosine_schedule(optimiser, len(steps) * config.updates_per_rollout)
+        curve = Curve()
+        checks, best = _evenly(len(steps), config.evaluations), Best()
 
-    def check(step: int) -> None:
-        if step in checks and len(validation):
-            value = mean_reward(backbone, stage, validation, config, derive(seed, "validation"), processes)
-            curve.add("validation_reward", step, value)
-        if step in checks and evaluate is not None:
-            value = evaluate()
-            curve.add(series, step, value)
-            best.offer(backbone.model, value)
+        def check(step: int) -> None:
+            if step in checks and len(validation):
+                value = mean_reward(backbone, stage, validation, config, derive(seed, "validation"), processes)
+                curve.add("validation_reward", step, value)
+            if step in checks and evaluate is not None:
+                value = evaluate()
+                curve.add(series, step, value)
+                best.offer(backbone.model, value)
 
-    backbone.model.eval()  # no dropout: rollout and update see the same policy
-    check(0)
-    with meter(description, len(steps)) as tick:
-        for step, begin in enumerate(steps, start=1):
-            places = np.arange(begin, min(begin + config.batch_size, len(order)))
-            record = train_step(
-                backbone,
-                reference,
-                stage,
-                samples.select(order[places]),
-                rollout_seeds(seed, "rollout", places),
-                config,
-                stage_config.kl_weight,
-                optimiser,
-                schedule=schedule,
-                processes=processes,
-            )
-            for name in NAMES:
-                curve.add(name, step, getattr(record, name))
-            check(step)
-            tick(note=f"reward {record.reward:.3f}")
-    best.restore(backbone.model)
+        backbone.model.eval()  # no dropout: rollout and update see the same policy
+        check(0)
+        with meter(description, len(steps)) as tick:
+            for step, begin in enumerate(steps, start=1):
+                places = np.arange(begin, min(begin + config.batch_size, len(order)))
+                record = train_step(
+                    backbone,
+                    reference,
+                    stage,
+                    samples.select(order[places]),
+                    rollout_seeds(seed, "rollout", places),
+                    config,
+                    stage_config.kl_weight,
+                    optimiser,
+                    schedule=schedule,
+                    processes=processes,
+                )
+                for name in NAMES:
+                    curve.add(name, step, getattr(record, name))
+                check(step)
+                tick(note=f"reward {record.reward:.3f}")
+        best.restore(backbone.model)
     return curve
 
 

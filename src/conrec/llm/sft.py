@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from conrec.errors import ConrecError
+from conrec.llm.adapters import adapted
 from conrec.llm.backbone import Backbone
 from conrec.llm.prompts import Stretch
 from conrec.progress import meter
@@ -58,7 +58,7 @@ class Best:
 
     Attributes:
         value: that value.
-        state: a copy of its weights, None before the first offer.
+        state: a copy of its weights that can be learned, None before the first offer.
     """
 
     value: float = -math.inf
@@ -67,12 +67,14 @@ class Best:
     def offer(self, model: torch.nn.Module, value: float) -> None:
         """The model as it is now has this value."""
         if self.state is None or value > self.value:
-            self.value, self.state = value, copy.deepcopy(model.state_dict())
+            frozen = {name for name, one in model.named_parameters(remove_duplicate=False) if not one.requires_grad}
+            self.value = value
+            self.state = {name: one.clone() for name, one in model.state_dict().items() if name not in frozen}
 
     def restore(self, model: torch.nn.Module) -> None:
         """Put the best state back; the model stays as it is where nothing was offered."""
         if self.state is not None:
-            model.load_state_dict(self.state)
+            model.load_state_dict(self.state, strict=False)
 
 
 @runtime_checkable
@@ -110,7 +112,7 @@ def train_supervised(
     series: str = "validation_fhr@20",
     loss_of: Callable[[Backbone, Sequence[Any]], Tensor] | None = None,
 ) -> Curve:
-    """Minimise the cross-entropy of the target tokens, in place.
+    """Minimise the cross-entropy of the target tokens, in place; of a backbone with `Backbone.lora`, by adapters.
 
     Args:
         backbone: the model.
@@ -129,33 +131,34 @@ def train_supervised(
     if not stretches:
         raise ConrecError("there is nothing to train on", where=description, mend="The log is too small for this task.")
     model = backbone.model
-    optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     rng = np.random.default_rng(seed)
     plan = [batch for _ in range(epochs) for batch in _batches(stretches, batch_size, rng)]
-    schedule = cosine_schedule(optimiser, len(plan))
     curve = Curve()
     best = Best()
     measured: Callable[[Backbone, Sequence[Any]], Tensor] = loss_of or _loss
     checks = {round(len(plan) * (one + 1) / evaluations) for one in range(evaluations)} if evaluate else set()
     devices = [backbone.device] if backbone.device.type == "cuda" else []
-    with meter(description, len(plan)) as tick, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(seed, "dropout"))
-        for step, batch in enumerate(plan, start=1):
-            model.train()
-            loss = measured(backbone, [stretches[row] for row in batch])
-            curve.add("loss", step, loss.item())
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            if evaluate is not None and step in checks:
-                model.eval()
-                value = evaluate()
-                curve.add(series, step, value)
-                best.offer(model, value)
-            tick(note=f"loss {loss.item():.3f}")
-    best.restore(model)
+    with adapted(backbone, backbone.lora, derive(seed, "adapters")):
+        optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+        schedule = cosine_schedule(optimiser, len(plan))
+        with meter(description, len(plan)) as tick, torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive(seed, "dropout"))
+            for step, batch in enumerate(plan, start=1):
+                model.train()
+                loss = measured(backbone, [stretches[row] for row in batch])
+                curve.add("loss", step, loss.item())
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimiser.step()
+                schedule.step()
+                if evaluate is not None and step in checks:
+                    model.eval()
+                    value = evaluate()
+                    curve.add(series, step, value)
+                    best.offer(model, value)
+                tick(note=f"loss {loss.item():.3f}")
+        best.restore(model)
     model.eval()
     return curve
 

@@ -14,6 +14,7 @@ __all__ = [
     "Context",
     "GrpoConfig",
     "GrpoStageConfig",
+    "LoraConfig",
     "PromptConfig",
     "SftConfig",
     "TranslationConfig",
@@ -21,6 +22,17 @@ __all__ = [
 
 Context = Literal["recent", "negative", "both"]
 """What of a history a prompt shows: negatives of the last days, all negatives, all negatives and positives."""
+
+
+class LoraConfig(Settings):
+    """Low-rank adapters, which are tuned in place of all weights."""
+
+    rank: Positive = 16
+    """r (paper: far smaller than the hidden size)."""
+    alpha: Positive = 32
+    """What the adapters compute is multiplied by alpha over rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of what the adapters read, in supervised training alone."""
 
 
 class BackboneConfig(Settings):
@@ -35,6 +47,8 @@ class BackboneConfig(Settings):
     intermediate_size: Positive = 512
     vocabulary: Positive = 2000
     """Text tokens of the tokenizer that is trained on the catalogue, where the model is made from scratch."""
+    lora: LoraConfig | None = None
+    """Tune adapters and the new tokens alone (paper); None: all weights. `backbone.lora.rank = 8` sets it."""
 
 
 class PromptConfig(Settings):

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from conrec.llm.backbone import Backbone
+from conrec.llm.backbone import Backbone, is_plain
 from conrec.llm.tree import TokenTree
 
 __all__ = ["Branches", "last_states", "log_probabilities_of", "merged", "token_logits"]
@@ -122,7 +122,7 @@ def token_logits(
     """Logits of some tokens, or of the whole vocabulary, in the precision of the weights."""
     head = backbone.model.get_output_embeddings()
     with torch.autocast(hidden.device.type, enabled=False):
-        if tokens is None or type(head) is not torch.nn.Linear:
+        if tokens is None or not is_plain(head):
             logits: Tensor = head(hidden.to(backbone.model.dtype))
             return logits if tokens is None else logits[..., list(tokens)]
         rows = torch.tensor(list(tokens), device=hidden.device)
