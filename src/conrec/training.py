@@ -162,8 +162,8 @@ class Trainer:
         if config.clean and number > 0:
             size = config.micro_batch_size or config.batch_size
             samples, notes["augmented"] = clean(backbone, stage, samples, config.clean_similarity, size, processes)
-        reference, title = backbone.clone(), f"GRPO {number + 1}"
-        curve = train_stage(backbone, reference, stage, samples, judged, config, stage_config, seed, title, processes)
+        title = f"GRPO {number + 1}"
+        curve = train_stage(backbone, None, stage, samples, judged, config, stage_config, seed, title, processes)
         if processes.first:
             self._save(name, backbone, curve, notes)
 

@@ -155,9 +155,7 @@ def test_both_kinds_of_training_tune_adapters_where_the_backbone_says_so(backbon
     weights.append(_weights(tuned))
     config = GrpoConfig(batch_size=4, group_size=4, evaluations=2, learning_rate=0.01)
     few = world.samples(stage).select(np.arange(8))
-    train_stage(
-        tuned, tuned.clone(), stage, few, few, config, config.stages[2], 0, "", evaluate=lambda: float(next(values))
-    )
+    train_stage(tuned, None, stage, few, few, config, config.stages[2], 0, "", evaluate=lambda: float(next(values)))
     weights.append(_weights(tuned))
     for before, after in pairwise(weights):
         for name, old in before.items():
@@ -179,3 +177,21 @@ def test_the_best_state_holds_what_can_be_learned_alone(backbone) -> None:
         assert not torch.allclose(_logits(backbone), values[0])
         best.restore(backbone.model)
     torch.testing.assert_close(_logits(backbone), values[0])
+
+
+def test_the_reference_of_a_stage_shares_what_is_frozen_and_is_not_moved_by_it(backbone) -> None:
+    curves = []
+    for shared in (True, False):
+        policy = replace(backbone, lora=LORA).clone()
+        stage = world.stage(policy)
+        few = world.samples(stage).select(np.arange(8))
+        config = GrpoConfig(batch_size=4, group_size=4, evaluations=2, learning_rate=0.01)
+        reference = None if shared else policy.clone()
+        curves.append(train_stage(policy, reference, stage, few, few, config, config.stages[2], 0, "").series)
+    assert curves[0]["kl"][-1][1] > 0
+    for name, points in curves[0].items():
+        np.testing.assert_allclose(points, curves[1][name], rtol=1e-4, atol=1e-6, err_msg=name)
+    with adapted(backbone, LORA, 0):
+        copy = dict(backbone.clone().model.named_parameters())
+        for name, one in backbone.model.named_parameters():
+            assert (copy[name] is one) is not one.requires_grad, name

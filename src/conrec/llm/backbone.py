@@ -132,8 +132,9 @@ class Backbone:
         return self.head(hidden, 0) if level == 0 else self.head_at(hidden, level, children.code)
 
     def clone(self) -> Backbone:
-        """An independent copy that shares the tokenizer."""
-        return replace(self, model=copy.deepcopy(self.model))
+        """An independent copy that shares the tokenizer, and the weights that cannot be learned."""
+        frozen = {id(one): one for one in self.model.parameters() if not one.requires_grad}
+        return replace(self, model=copy.deepcopy(self.model, frozen))
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""

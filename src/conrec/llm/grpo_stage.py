@@ -231,7 +231,7 @@ def mean_reward(
 
 def train_stage(
     backbone: Backbone,
-    reference: Backbone,
+    reference: Backbone | None,
     stage: Stage,
     samples: RewardSamples,
     validation: RewardSamples,
@@ -248,7 +248,8 @@ def train_stage(
 
     Args:
         backbone: the policy.
-        reference: the model at the start of the stage; KL is measured against it.
+        reference: KL is measured against it; None: against the policy at the start of the stage, in a copy that shares
+            what is frozen.
         stage: log, prompts, trie, reward and context.
         samples: training samples, each seen once.
         validation: samples of the validation period, for the curve "validation_reward".
@@ -266,6 +267,7 @@ def train_stage(
     order = generator(seed, "order").permutation(len(samples))
     steps = range(0, len(order), config.batch_size)
     with adapted(backbone, backbone.lora, derive(seed, "adapters")):
+        anchor = reference or backbone.clone()
         optimiser = torch.optim.AdamW(backbone.model.parameters(), lr=config.learning_rate, weight_decay=0.0)
         schedule = cosine_schedule(optimiser, len(steps) * config.updates_per_rollout)
         curve = Curve()
@@ -287,7 +289,7 @@ def train_stage(
                 places = np.arange(begin, min(begin + config.batch_size, len(order)))
                 record = train_step(
                     backbone,
-                    reference,
+                    anchor,
                     stage,
                     samples.select(order[places]),
                     rollout_seeds(seed, "rollout", places),

@@ -66,7 +66,7 @@ class MiniOneRec(TunedModel):
         config = space.config.grpo.model_copy(update=update)
         curve = train_stage(
             backbone,
-            backbone.clone(),
+            None,
             stage,
             samples,
             samples.select(np.arange(0)),  # no reward is followed: that of a group is 1 - 1 with a hit, and 0 without
