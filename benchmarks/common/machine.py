@@ -12,7 +12,7 @@ import torch
 
 __all__ = ["machine"]
 
-PACKAGES = ("conrec", "numpy", "torch", "transformers", "trl")
+PACKAGES = ("conrec", "numpy", "torch", "transformers", "accelerate", "trl")
 
 
 def machine(device: torch.device | str) -> dict[str, Any]:

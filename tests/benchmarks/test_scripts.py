@@ -18,6 +18,7 @@ from common.grpo_task import Bound, Ours, Task, plain_gradient, tree_gradient  #
 from common.harness import Report  # noqa: E402
 from common.memory import Peak, alone  # noqa: E402
 from common.models import Sizes  # noqa: E402
+from conrec.config import BackboneConfig  # noqa: E402
 
 SMALL = Sizes(hidden=32, intermediate=64, layers=2, heads=2, key_value_heads=1, text=50, codebook=16)
 TASK = Task(prompts=3, prompt=9, group=6, items=200, sizes=SMALL)
@@ -185,3 +186,54 @@ def test_products_of_encoding_are_those_of_the_beam() -> None:
     products = ours.Products(ours.RqVae(5, config, torch.Generator().manual_seed(0)), rows, config.beam)
     assert [len(points) for points in products.points] == [50, 250, 250]
     products.run()
+
+
+@pytest.fixture(scope="module")
+def tuning(ml100k):
+    from common.sft_task import Task, Tasked  # noqa: PLC0415 - the module of a benchmark
+
+    sizes = BackboneConfig(hidden_size=32, layers=2, heads=2, key_value_heads=1, intermediate_size=64, vocabulary=300)
+    return Tasked(Task(users=12, sizes=sizes), ml100k)
+
+
+def test_sft(tuning):
+    pytest.importorskip("accelerate")
+    sft = script("sft")
+    report = Report("sft")
+    sft.race(report, tuning, 1)
+    sft.loss(report, tuning)
+    sft.padding(report, tuning)
+    found = claims(report)
+    assert all(found[f"speedup_over_trainer{variant}"] > 0 for variant in ("", "/grouped", "/same-steps"))
+    assert found["largest_loss_difference"] <= 1e-4
+    # The Trainer reads every history anew for every sample, and both read each sample once an epoch.
+    read = sum(len(row.ids) for row in tuning.rows) / tuning.samples
+    for variant in ("", "/grouped", "/same-steps"):
+        assert report.figures[f"read_tokens_per_sample/trainer{variant}"] == pytest.approx(read, rel=1e-4)
+    assert read > 3 * report.figures["read_tokens_per_sample/ours"]
+    assert 0 <= report.figures["padding_share/ours, all users"] < 0.5
+    assert report.figures["shown_tokens_over_those_of_the_prompt, least"] >= 0.5
+
+
+def test_sft_samples_are_the_same_in_both_forms(tuning):
+    from common.sft_task import samples_in_both_forms  # noqa: PLC0415
+
+    levels = len(tuning.initial.sizes)
+    assert [one.ids for one in tuning.cut()] == [one.ids for one in tuning.stretches]
+    samples = samples_in_both_forms(tuning)
+    assert len(samples) == tuning.samples == sum(sum(one.target) for one in tuning.stretches) // levels
+    for stretch, place, row in samples:
+        assert stretch.ids[place : place + levels] == row.ids[-levels:]
+        assert all(stretch.target[place : place + levels])
+        assert row.target == [False] * (len(row.ids) - levels) + [True] * levels
+
+
+def test_sft_without_accelerate_says_so(tuning, monkeypatch):
+    sft = script("sft")
+    monkeypatch.setattr(sft.importlib.util, "find_spec", lambda name: None)
+    report = Report("sft")
+    sft.race(report, tuning, 1)
+    assert {one.name: (one.runs, one.holds) for one in report.claims} == {
+        f"speedup_over_trainer{variant}": (0, False) for variant in ("", "/grouped", "/same-steps")
+    }
+    assert any("conrec[bench]" in note for note in report.notes)
