@@ -1,8 +1,8 @@
 """The same next-negative samples trained by our stretches of history, and a row a sample by `transformers.Trainer`.
 
 A sample is a dislike of the training period with the history before it, once without likes and once with them, as
-the warm-up of `conrec run` trains them. Weights, batch size, optimiser and precision are the same, and the schedule but for where its cosine ends (ours at a
-tenth).
+the warm-up of `conrec run` trains them. Weights, batch size, optimiser and precision are the same, and the
+schedule but for where its cosine ends (ours at a tenth).
 """
 
 from __future__ import annotations
