@@ -53,7 +53,9 @@ class Running:
 
     def log(self) -> list[dict[str, Any]]:
         """Lines of the log so far."""
-        return [json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines()]
+        # The service may be in the middle of a line.
+        lines = self.log_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def refuses(self) -> bool:
         """Whether nothing listens any more."""
