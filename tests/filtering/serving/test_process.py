@@ -267,7 +267,7 @@ def test_a_mapped_store_that_is_cut_short_ends_the_worker_and_not_the_service(ci
         assert file.name in events["keeps everything"]["error"]
         file.write_bytes(whole)
         wait_for(lambda: asked() == (["i2", "i3", "i4"], None), 20)
-        assert service.get("/ready")[1]["why"] == []
+        wait_for(lambda: service.get("/ready")[1]["why"] == [], 20)  # the watcher says so a moment after it answers
 
 
 def test_several_processes(circle_run: Build) -> None:
