@@ -44,13 +44,14 @@ def learn(processes: Processes) -> dict[str, object]:
     from conrec.config import GrpoConfig, GrpoStageConfig  # noqa: PLC0415  (the forked pairs need none of it)
     from conrec.llm.curriculum import clean  # noqa: PLC0415
     from conrec.llm.grpo_stage import train_stage  # noqa: PLC0415
+    from conrec.llm.rewards import Similarity  # noqa: PLC0415
     from tests.llm import world  # noqa: PLC0415
 
     torch.set_num_threads(1)
     policy = world.backbone()
     stage = world.stage(policy)
     samples = world.samples(stage)
-    cleaned, augmented = clean(policy, stage, samples, 0.5, 8, processes)
+    cleaned, augmented = clean(policy, stage, samples, Similarity(world.rebuilt()), 0.5, 8, processes)
     policy.model.double()
     config = GrpoConfig(group_size=4, batch_size=5, micro_batch_size=2, updates_per_rollout=2, evaluations=2)
     stage_config = GrpoStageConfig(context="both", kl_weight=0.1)

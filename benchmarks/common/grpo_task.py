@@ -20,7 +20,7 @@ from conrec.items.trie import Trie
 from conrec.llm.backbone import Backbone
 from conrec.llm.curriculum import RewardSamples, Stage
 from conrec.llm.grpo_stage import rollout_seeds, train_step
-from conrec.llm.rewards import FutureReward
+from conrec.llm.rewards import FutureReward, Similarity
 from conrec.llm.rollouts import Rollouts, sample
 
 __all__ = ["Bound", "Ours", "Task", "distinct_nodes", "plain_gradient", "tree_gradient"]
@@ -129,7 +129,7 @@ class Ours:
             log=None,  # type: ignore[arg-type]
             prompts=None,  # type: ignore[arg-type]
             trie=self.trie,
-            reward=FutureReward(vectors, 0.0),
+            reward=FutureReward(Similarity(vectors), 0.0),
             context="negatives",
             history_eligible=True,
             token_ids=self.prompts.tolist(),

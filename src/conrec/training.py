@@ -17,7 +17,7 @@ from conrec.llm.backbone import Backbone, build_backbone
 from conrec.llm.curriculum import RewardSamples, Stage, clean, draw_samples
 from conrec.llm.grpo_stage import train_stage
 from conrec.llm.prompts import INSTRUCTIONS, Stretch
-from conrec.llm.rewards import FutureReward
+from conrec.llm.rewards import Similarity, reward_of
 from conrec.llm.samples import (
     Choices,
     alignment_choices,
@@ -148,7 +148,7 @@ class Trainer:
             space.prepared.log,
             space.prompts(backbone),
             space.trie,
-            FutureReward(space.rebuilt, config.penalty),
+            reward_of(config, space.rebuilt, space.trie, space.trained_items),
             stage_config.context,
             self.config.protocol.history_eligible,
         )
@@ -161,7 +161,10 @@ class Trainer:
         notes: dict[str, int] = {"samples": len(samples), "validation_samples": len(judged)}
         if config.clean and number > 0:
             size = config.micro_batch_size or config.batch_size
-            samples, notes["augmented"] = clean(backbone, stage, samples, config.clean_similarity, size, processes)
+            cosine = Similarity(space.rebuilt)
+            samples, notes["augmented"] = clean(
+                backbone, stage, samples, cosine, config.clean_similarity, size, processes
+            )
         title = f"GRPO {number + 1}"
         curve = train_stage(backbone, None, stage, samples, judged, config, stage_config, seed, title, processes)
         if processes.first:

@@ -8,6 +8,7 @@ import torch
 
 from conrec.errors import ConrecError
 from conrec.llm.curriculum import RewardSamples, blocked_items, clean, draw_samples
+from conrec.llm.rewards import PrefixReward, Similarity
 from conrec.logs.anchors import build_anchors
 from conrec.protocol import DAY
 
@@ -37,24 +38,34 @@ def test_samples_have_something_to_show(log, periods, prompts):
         assert again.timestamp.tolist() == drawn.timestamp.tolist()
 
 
-def test_cleaning_augments_what_the_model_takes_for_a_dislike(backbone, stage, samples):
-    untouched, none = clean(backbone, stage, samples, similarity=1.1, batch_size=8)
+def test_cleaning_augments_what_the_model_takes_for_a_dislike(backbone, stage, samples, rebuilt):
+    cosine = Similarity(rebuilt)
+    untouched, none = clean(backbone, stage, samples, cosine, similarity=1.1, batch_size=8)
     assert none == 0
     assert len(untouched) == len(samples)
-    cleaned, augmented = clean(backbone, stage, samples, similarity=0.5, batch_size=8)
+    cleaned, augmented = clean(backbone, stage, samples, cosine, similarity=0.5, batch_size=8)
     assert 0 < augmented <= len(samples)
     assert len(cleaned) == len(samples) + augmented
-    reward = stage.reward
     for row in range(len(samples)):
         added = np.setdiff1d(cleaned.fps[row], samples.fps[row])
         assert not np.isin(added, samples.gts[row]).any()
         for item in added.tolist():
-            near = (reward.rebuilt[item] @ reward.rebuilt[torch.from_numpy(samples.fps[row].astype(np.int64))].T).max()
+            near = (rebuilt[item] @ rebuilt[torch.from_numpy(samples.fps[row].astype(np.int64))].T).max()
             assert float(near) > 0.5
     twice = [(int(u), int(t)) for u, t in zip(cleaned.user, cleaned.timestamp, strict=True)][len(samples) :]
     assert all(
         any((int(u), int(t)) == one for u, t in zip(samples.user, samples.timestamp, strict=True)) for one in twice
     )
+
+
+def test_cleaning_does_not_hang_on_the_reward(backbone, stage, samples, rebuilt):
+    cosine = Similarity(rebuilt)
+    one, augmented = clean(backbone, stage, samples, cosine, similarity=0.5, batch_size=8)
+    stage.reward = PrefixReward(stage.trie)
+    other, again = clean(backbone, stage, samples, cosine, similarity=0.5, batch_size=8)
+    assert 0 < augmented == again
+    assert [row.tolist() for row in one.fps] == [row.tolist() for row in other.fps]
+    assert one.timestamp.tolist() == other.timestamp.tolist()
 
 
 def test_samples_can_be_selected(samples):

@@ -19,7 +19,7 @@ from conrec.llm.policy import log_probabilities
 from conrec.llm.prefix_search import search
 from conrec.llm.prompts import INSTRUCTIONS, PromptBuilder
 from conrec.llm.recommender import GenerativeRecommender
-from conrec.llm.rewards import FutureReward
+from conrec.llm.rewards import FutureReward, Similarity
 from conrec.llm.rollouts import sample
 from conrec.llm.tree import check_tree
 from conrec.llm.vllm import VllmEngine, VllmRecommender
@@ -84,7 +84,8 @@ def stage(ids, trie, backbone) -> Stage:
     _, group = np.unique(ids.codes, axis=0, return_inverse=True)
     rebuilt = world.rebuilt()[torch.from_numpy(group.reshape(-1))]
     prompts = PromptBuilder(backbone, ids.resolved, PromptConfig(max_events=12))
-    return Stage(world.log(), prompts, trie, FutureReward(rebuilt, 0.5), "both", history_eligible=False)
+    reward = FutureReward(Similarity(rebuilt), 0.5)
+    return Stage(world.log(), prompts, trie, reward, "both", history_eligible=False)
 
 
 def listed(scores: torch.Tensor, ids: SemanticIds, k: int) -> list[list[int]]:
@@ -218,7 +219,8 @@ def test_rewards_of_a_shared_name_do_not_depend_on_the_item():
     trie = Trie.of(ids)
     policy = disturbed(build_backbone(TINY, ids.sizes, TITLES, INSTRUCTIONS, seed=1))
     _, group = np.unique(ids.codes, axis=0, return_inverse=True)
-    reward = FutureReward(world.rebuilt()[torch.from_numpy(group.reshape(-1))], 0.5)
+    cosine = Similarity(world.rebuilt()[torch.from_numpy(group.reshape(-1))])
+    reward = FutureReward(cosine, 0.5)
     items = torch.arange(ITEMS)[None]
     assert reward(items, [np.arange(3)], [np.arange(5, 9)]).equal(
         reward(trie.first_of(items), [np.arange(3)], [np.arange(5, 9)])
@@ -226,7 +228,7 @@ def test_rewards_of_a_shared_name_do_not_depend_on_the_item():
     prompts = PromptBuilder(policy, ids.resolved, PromptConfig(max_events=12))
     stage = Stage(world.log(), prompts, trie, reward, "both", history_eligible=True)
     samples = world.samples(stage)
-    cleaned, augmented = clean(policy, stage, samples, similarity=0.5, batch_size=8)
+    cleaned, augmented = clean(policy, stage, samples, cosine, similarity=0.5, batch_size=8)
     assert augmented
     for row in range(len(samples)):
         added = np.setdiff1d(cleaned.fps[row], samples.fps[row])

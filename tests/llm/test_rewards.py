@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conrec.arrays import Ragged
 from conrec.items.trie import Trie
-from conrec.llm.rewards import FutureReward, HitRankReward
+from conrec.llm.rewards import FutureReward, HitRankReward, Similarity
 
 
 @settings(max_examples=40, deadline=None)
@@ -24,7 +24,7 @@ def test_reward_is_its_formula(seed, penalty):
     items = rng.integers(12, size=(3, 5))
     gts = [rng.integers(12, size=rng.integers(1, 4)).astype(np.int32) for _ in range(3)]
     fps = [rng.integers(12, size=rng.integers(0, 4)).astype(np.int32) for _ in range(3)]
-    reward = FutureReward(torch.from_numpy(rebuilt), penalty)(torch.from_numpy(items), gts, fps)
+    reward = FutureReward(Similarity(torch.from_numpy(rebuilt)), penalty)(torch.from_numpy(items), gts, fps)
     for row in range(3):
         for column in range(5):
             own = rebuilt[items[row, column]]
@@ -35,7 +35,7 @@ def test_reward_is_its_formula(seed, penalty):
 
 
 def test_a_reward_on_ragged_rows(rebuilt):
-    reward = FutureReward(rebuilt, 0.5)
+    reward = FutureReward(Similarity(rebuilt), 0.5)
     rows = Ragged.from_rows([[1, 2, 3], [4]])
     items = torch.tensor([[1, 5], [4, 0]])
     found = reward(items, list(rows), [np.empty(0, dtype=np.int32)] * 2)

@@ -12,7 +12,7 @@ from conrec.items.trie import Trie
 from conrec.llm.backbone import Backbone, build_backbone
 from conrec.llm.curriculum import RewardSamples, Stage, draw_samples
 from conrec.llm.prompts import INSTRUCTIONS, PromptBuilder
-from conrec.llm.rewards import FutureReward
+from conrec.llm.rewards import FutureReward, Similarity
 from conrec.logs.anchors import build_anchors
 from conrec.logs.log import Log
 from conrec.protocol import DAY, Periods, periods_of
@@ -76,7 +76,7 @@ def rebuilt() -> torch.Tensor:
 def stage(policy: Backbone) -> Stage:
     """A GRPO stage whose prompts show all feedback."""
     prompts = PromptBuilder(policy, codes(), PromptConfig(max_events=12))
-    return Stage(log(), prompts, trie(), FutureReward(rebuilt(), 0.5), "both", history_eligible=False)
+    return Stage(log(), prompts, trie(), FutureReward(Similarity(rebuilt()), 0.5), "both", history_eligible=False)
 
 
 def samples(of: Stage) -> RewardSamples:

@@ -18,7 +18,7 @@ from conrec.items.trie import Trie
 from conrec.llm.backbone import Backbone
 from conrec.llm.generation import beam_search
 from conrec.llm.prompts import PromptBuilder
-from conrec.llm.rewards import FutureReward, Reward
+from conrec.llm.rewards import Reward, Similarity
 from conrec.logs.anchors import Anchors
 from conrec.logs.log import Log
 from conrec.processes import ALONE, Processes
@@ -132,6 +132,7 @@ def clean(
     backbone: Backbone,
     stage: Stage,
     samples: RewardSamples,
+    cosine: Similarity,
     similarity: float,
     batch_size: int,
     processes: Processes = ALONE,
@@ -142,24 +143,20 @@ def clean(
     similar to a future positive, without saying how. Here the generations that are too similar, and are
     not themselves future negatives, join the sample's FPS, so that the penalty reaches them at full
     strength, and the sample is seen twice. (A generation is a future negative where its semantic ID is one's.)
+    A reward that does not ask for FPS learns of it only that the sample comes twice.
 
     Args:
         backbone: the earlier model.
         stage: log, prompts, trie, reward and context of the stage that the samples are for.
         samples: to clean; the same in all processes, each of which asks the model about its share.
+        cosine: by which generations and future positives are compared, whatever the reward is.
         similarity: above this, a generation is too similar.
         batch_size: samples read at a time.
         processes: those that clean together; all are given the whole result.
 
     Returns:
         The samples, augmented ones last, and how many were augmented.
-
-    Raises:
-        ConrecError: the stage's reward knows no similarity.
     """
-    if not isinstance(stage.reward, FutureReward):
-        raise ConrecError(f"the reward {type(stage.reward).__name__} knows no similarity", where="cleaning")
-    nearest = stage.reward.nearest
     own = processes.share(np.arange(len(samples)))
     found: dict[int, list[int]] = {}
     backbone.model.eval()
@@ -169,7 +166,7 @@ def clean(
             batch = samples.select(rows)
             prompts, trie = stage.inputs(batch)
             items = beam_search(backbone, prompts, trie, CLEAN_BEAMS, certified=False).item
-            near = nearest(items.clamp(min=0), list(batch.fps)) > similarity
+            near = cosine.nearest(items.clamp(min=0), list(batch.fps)) > similarity
             for row, beams, close in zip(rows.tolist(), items.cpu().numpy(), near.cpu().numpy(), strict=True):
                 wanted = stage.trie.first_of(torch.from_numpy(samples.gts[row].astype(np.int64)).to(items.device))
                 offending = np.setdiff1d(beams[close & (beams >= 0)], wanted.cpu().numpy())

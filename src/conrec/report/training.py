@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from conrec.config import GrpoConfig
 from conrec.report.content import Block, Cell, Section, Table, absent, cell, integer, number
 from conrec.report.plots import curve_grid
 from conrec.report.source import RunSource
 
-__all__ = ["training"]
+__all__ = ["reward_in_words", "training"]
 
 REWARD = "validation_reward"
 EXPLAINED = {
@@ -33,7 +34,7 @@ def training(source: RunSource) -> Section:
     blocks: list[Block] = []
     rewards = {model: series[REWARD] for model, series in curves.items() if REWARD in series}
     if rewards:
-        blocks += [_reward_table(rewards), _reward_figure(rewards, source)]
+        blocks += [_reward_table(rewards, source), _reward_figure(rewards, source)]
     for model, series in curves.items():
         steps = int(max(points[-1][0] for points in series.values()))
         listing = ", ".join(
@@ -53,7 +54,7 @@ def training(source: RunSource) -> Section:
     return Section("training", "Learning curves", lead, tuple(blocks))
 
 
-def _reward_table(rewards: dict[str, list[tuple[float, float]]]) -> Table:
+def _reward_table(rewards: dict[str, list[tuple[float, float]]], source: RunSource) -> Table:
     rows = []
     for model, points in rewards.items():
         values = [value for _, value in points]
@@ -71,11 +72,25 @@ def _reward_table(rewards: dict[str, list[tuple[float, float]]]) -> Table:
             )
         )
     return Table(
-        "Mean reward on validation anchors over each GRPO stage. The reward is the similarity to what the user will "
-        "dislike less the weighted similarity to what he will like, on embeddings rebuilt from the codebooks.",
+        f"Mean reward on validation anchors over each GRPO stage. The reward is {reward_in_words(source.config.grpo)}.",
         ("Stage", "Measured", "First", "Last", "Change", "Highest"),
         tuple(rows),
     )
+
+
+def reward_in_words(config: GrpoConfig) -> str:
+    """What the reward of a run is, in words."""
+    cut = f", each counted where it exceeds {config.reward_cutoff:g}" if config.reward.endswith("_cut") else ""
+    near = "the similarity to what the user will dislike"
+    rebuilt = "on embeddings rebuilt from the codebooks"
+    words = {
+        "prefix": "1 for three codes in common with what the user will dislike, 0.1 for two and 0.01 for one",
+        "negatives": f"{near}, {rebuilt}",
+        "penalised": f"{near} less the weighted similarity to what he will like, {rebuilt}",
+    }[config.reward.removesuffix("_cut")]
+    hubs = ", similarities less each item's mean similarity" if config.hub_corrected else ""
+    gain = f", and {config.coverage:g} times what an item adds to its group's coverage" if config.coverage else ""
+    return words + cut + hubs + gain
 
 
 def _explained(series: Iterable[str], group: int) -> str:

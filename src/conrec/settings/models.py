@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from conrec.settings.base import Positive, Rate, Settings
 
@@ -135,8 +135,20 @@ class GrpoConfig(Settings):
     clip_high: Rate = 0.28
     """Epsilon above 1 in `dapo` (DAPO: 0.28); the other losses have `clip` on both sides."""
     learning_rate: Rate = 1e-4
-    penalty: float = Field(default=0.5, ge=0)
-    """Gamma, the weight of the similarity to future positives (paper: not published)."""
+    reward: Literal["negatives", "negatives_cut", "penalised", "penalised_cut", "prefix"] = "penalised"
+    """What a rollout is worth, (a) to (e) of the paper's Table 4: its similarity to the nearest of GTS; the same where
+    it exceeds `reward_cutoff`, else 0; less `penalty` times that to the nearest of FPS (the paper's choice); that with
+    both cut off so; or 1 for three codes in common with one of GTS, 0.1 for two, 0.01 for one."""
+    penalty: float = Field(default=0.5, ge=0, allow_inf_nan=False)
+    """Gamma, the weight of the similarity to future positives (paper: not published), in both `penalised`."""
+    reward_cutoff: float = Field(default=0.6, ge=0, lt=1)
+    """What a similarity must exceed to count, in both `_cut` (paper: 0.6)."""
+    hub_corrected: bool = False
+    """Whether a rollout's similarities are less its mean similarity to the items of the training period, so that being
+    near to everything is not rewarded."""
+    coverage: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Weight of what a rollout adds to its group's coverage of the future negatives, so that the group does not become
+    one item; 0: none."""
     std_floor: float = Field(default=0.05, ge=0)
     """Advantages are divided by the standard deviation of their group, but by no less than this (not in `dr_grpo`)."""
     flat: float = Field(default=1e-4, ge=0)
@@ -147,3 +159,12 @@ class GrpoConfig(Settings):
     """A generation more similar than this to a future positive marks a sample for augmentation."""
     evaluations: Positive = 6
     """How often the reward on validation anchors is measured, start and end included."""
+
+    @model_validator(mode="after")
+    def _hubs_are_asked(self) -> GrpoConfig:
+        if self.hub_corrected and self.reward == "prefix" and not self.coverage:
+            raise ValueError(
+                "hub_corrected corrects similarities, and the reward 'prefix' without coverage asks for none; leave it "
+                "false, or set another reward or a coverage above 0"
+            )
+        return self

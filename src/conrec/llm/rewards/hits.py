@@ -1,55 +1,35 @@
-"""What a rollout is worth: the reward of Progressive GRPO on rebuilt embeddings, and that of plain hits with ranks."""
+"""Hits: rewards that ask which semantic ID a rollout is, (e) of CoNRec's Table 4 and that of MiniOneRec."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from conrec.arrays import Array
+from conrec.items.semantic_ids import LEVELS
 from conrec.items.trie import Trie
+from conrec.llm.rewards.similarity import padded
 
-__all__ = ["FutureReward", "HitRankReward", "Reward"]
-
-
-@runtime_checkable
-class Reward(Protocol):
-    """What a stage of GRPO asks about its rollouts."""
-
-    def __call__(
-        self,
-        items: Int64[Tensor, "B G"],
-        gts: Sequence[Array],
-        fps: Sequence[Array],
-        log_probability: Float[Tensor, "B G"] | None = None,
-    ) -> Float[Tensor, "B G"]:
-        """Reward of each rollout, finite.
-
-        Args:
-            items: rollouts; any item where nothing was drawn.
-            gts: for each row, what is wanted; not empty.
-            fps: for each row, what is not wanted; may be empty.
-            log_probability: of each rollout when it was drawn, -inf where nothing was.
-        """
-        ...
+__all__ = ["HitRankReward", "PrefixReward"]
 
 
-class FutureReward:
-    """``r(o) = max_{i in GTS} sim(o, i) - gamma * max_{t in FPS} sim(o, t)`` (CoNRec, Stage 3, the reward).
+class PrefixReward:
+    """Codes in common with the nearest of GTS: 1 for three, 0.1 for two, 0.01 for one, else 0 (CoNRec, Table 4, (e)).
 
-    ``sim`` is the cosine of the rebuilt embeddings. Where FPS is empty there is no penalty.
+    Codes count from the first one on, as the model says them: the resolved ones, so that an item that was moved to a
+    free code has no hit by the code that it left. The paper's semantic IDs have three levels. A fourth, which tells
+    colliding items apart, is not asked: whoever gets the three right has 1, as those items have one embedding in the
+    other rewards. FPS are not asked either.
 
     Args:
-        rebuilt: float [items, d], unit rows.
-        penalty: gamma.
+        trie: the semantic IDs.
     """
 
-    def __init__(self, rebuilt: Float[Tensor, "items d"], penalty: float) -> None:
-        self.rebuilt = rebuilt
-        self.penalty = penalty
+    def __init__(self, trie: Trie) -> None:
+        self.codes = trie.codes[:, :LEVELS]
 
     def __call__(
         self,
@@ -62,25 +42,14 @@ class FutureReward:
 
         Args:
             items: rollouts.
-            gts: for each row, future negatives and their Swing neighbours; not empty.
-            fps: for each row, future positives; may be empty.
+            gts: for each row, what is wanted.
+            fps: not asked.
             log_probability: not asked.
         """
-        reward = self.nearest(items, gts)
-        if self.penalty:
-            liked = self.nearest(items, fps)
-            reward = reward - self.penalty * liked.masked_fill(liked.isinf(), 0.0)
-        return reward
-
-    def nearest(self, items: Int64[Tensor, "B G"], targets: Sequence[Array]) -> Float[Tensor, "B G"]:
-        """Largest similarity of each item to its row's targets, -inf where a row has none."""
-        width = max([len(row) for row in targets] + [1])
-        padded = torch.full((len(targets), width), -1, dtype=torch.long)
-        for row, target in enumerate(targets):
-            padded[row, : len(target)] = torch.as_tensor(target, dtype=torch.long)
-        padded = padded.to(items.device)
-        similarity = self.rebuilt[items] @ self.rebuilt[padded.clamp(min=0)].transpose(1, 2)
-        return similarity.masked_fill((padded < 0)[:, None], -torch.inf).amax(-1)
+        targets = padded(gts, items.device)
+        equal = self.codes[items][:, :, None] == self.codes[targets.clamp(min=0)][:, None]
+        common = equal.int().cumprod(-1).sum(-1).masked_fill((targets < 0)[:, None], 0).amax(-1)
+        return torch.tensor(WORTH, device=items.device)[common]
 
 
 class HitRankReward:
@@ -135,3 +104,6 @@ class HitRankReward:
 
 SMALLEST = 1e-12
 """No division by less."""
+
+WORTH = (0.0, 0.01, 0.1, 1.0)
+"""Of so many codes in common."""
