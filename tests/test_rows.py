@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from conrec.baselines.registry import REGISTRY, TRANSLATION
-from conrec.config import Config
+from conrec.config import Config, load_config
 from conrec.rows import BASELINES, conrec_rows, in_order, row_label, rows_of
+from conrec.run import Chain
+from conrec.workspace import Workspace
 
 
 def config_of(*contexts: str) -> Config:
@@ -53,6 +55,15 @@ def test_labels_are_those_of_the_configured_stages(contexts: tuple[str, ...], la
     assert [row_label(name, config) for name in rows[3:]] == labels
     assert rows[-1] == "conrec"
     assert row_label("sasrec", config) == "sasrec"
+
+
+def test_alignment_without_samples_is_no_stage(tmp_path) -> None:
+    config = load_config("tiny", overrides={"alignment": {"samples": 0}, "baselines": {"rows": []}})
+    assert conrec_rows(config)[:2] == ["conrec-translation", "conrec-sft"]
+    assert row_label("conrec-grpo-1", config) == "+ GRPO, recent negatives"
+    stages = {stage.name: stage for stage in Chain(Workspace(tmp_path, config)).stages()}
+    assert not [name for name in stages if "alignment" in name]
+    assert "models/conrec-translation/model" in stages["train conrec-sft"].inputs
 
 
 def test_stages_of_another_configuration_are_left_out_and_strangers_stay() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from unittest.mock import Mock
 
 import numpy as np
@@ -12,6 +13,7 @@ from conrec.config import PromptConfig, load_config
 from conrec.llm.prompts import PromptBuilder
 from conrec.llm.rewards import CoverageReward, PrefixReward, hub_means
 from conrec.processes import Processes
+from conrec.protocol import DAY
 from conrec.training import Trainer
 from conrec.workspace import Workspace
 from tests.llm import world
@@ -71,3 +73,43 @@ def test_the_settings_name_the_reward_and_cleaning_asks_plain_cosines(monkeypatc
     assert reward.similarity.hubs.equal(hub_means(world.rebuilt(), space.trained_items))
     assert cosines[0].hubs is None
     assert cosines[0].rebuilt is space.rebuilt
+
+
+@pytest.fixture
+def space(prepared_folder, tmp_path):
+    """The workspace of a prepared log, with settings of GRPO."""
+
+    def of(**grpo: object) -> Workspace:
+        return Workspace(prepared_folder, load_config("tiny", overrides={"grpo": grpo}))
+
+    return of
+
+
+def test_each_kind_of_target_holds_the_one_before(space):
+    """The next negative, those of the window, and these with their neighbours: GTS, which is the default."""
+    anchors = space().prepared.anchors.of_split("train")
+    one, window, swing = (list(space(targets=kind).targets(anchors)) for kind in ("next", "future", "swing"))
+    assert [row.tolist() for row in one] == [[item] for item in anchors.next_item.tolist()]
+    assert all(row.tolist() == future.tolist() for row, future in zip(window, anchors.future_negatives, strict=True))
+    assert all(set(a) <= set(b) <= set(c) for a, b, c in zip(one, window, swing, strict=True))
+    assert [row.tolist() for row in space().targets(anchors)] == [row.tolist() for row in swing]
+
+
+def test_windows_of_another_length_belong_to_the_same_dislikes(space):
+    """A window of a day is the part of a longer one that lies within a day; no window leaves its period."""
+    own = space()
+    week = own.dislikes("train", own.config.protocol.horizon_days)
+    assert week.anchor_id.tolist() == own.prepared.anchors.of_split("train").anchor_id.tolist()
+    log, periods = own.prepared.log, own.prepared.periods
+    for split, begin, end in (("train", 0, periods.validation), ("validation", periods.validation, periods.test)):
+        lengths = []
+        for days in (1, 7, 31):
+            anchors = own.dislikes(split, days)
+            lengths.append(anchors.future_negatives.lengths)
+            for user, at, window in zip(anchors.user, anchors.timestamp, anchors.future_negatives, strict=True):
+                until = min(int(at) + days * DAY, end)
+                rows = np.flatnonzero((log.user == user) & (log.timestamp >= at) & (log.timestamp < until))
+                assert begin <= at < end
+                assert set(window) <= set(log.item[rows][log.feedback[rows] < 0])
+        assert all((short <= long).all() for short, long in pairwise(lengths))
+        assert len(lengths[0]) > 0

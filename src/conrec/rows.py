@@ -6,7 +6,18 @@ import re
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BASELINES", "CONTEXTS", "REFERENCE", "conrec_rows", "in_order", "ours", "row_label", "rows_of"]
+__all__ = [
+    "ALIGNMENT",
+    "BASELINES",
+    "CONTEXTS",
+    "REFERENCE",
+    "conrec_rows",
+    "grpo_rows",
+    "in_order",
+    "ours",
+    "row_label",
+    "rows_of",
+]
 
 BASELINES = (
     "most-disliked", "live-popularity", "category-rule", "nearest-item", "item-knn-negatives", "item-knn-all",
@@ -18,9 +29,11 @@ BASELINES = (
 """The rows that are not ours, all of them; `conrec.baselines.registry` says what each is."""
 REFERENCE = "conrec"
 """CoNRec after all of its stages; every other row is compared with it."""
+ALIGNMENT = "conrec-alignment"
+"""CoNRec after item-level alignment, which may be left out."""
 LABELS = {
     "conrec-translation": "bidirectional translation",
-    "conrec-alignment": "+ item-level alignment",
+    ALIGNMENT: "+ item-level alignment",
     "conrec-sft": "+ next-negative SFT",
 }
 """What each stage before GRPO adds."""
@@ -42,19 +55,28 @@ class HasRows(Protocol):
         """`conrec.config.BaselinesConfig`: ``rows``."""
 
     @property
+    def alignment(self) -> Any:
+        """`conrec.config.AlignmentConfig`: ``samples``, 0 where the stage is left out."""
+
+    @property
     def grpo(self) -> Any:
         """`conrec.config.GrpoConfig`: ``stages``, each with a ``context``."""
 
 
+def grpo_rows(config: HasRows) -> list[str]:
+    """CoNRec after each stage of GRPO; the last one is plain ``conrec``."""
+    return [*(f"conrec-grpo-{number}" for number in range(1, len(config.grpo.stages))), REFERENCE]
+
+
 def conrec_rows(config: HasRows) -> list[str]:
-    """CoNRec after each of its stages; the last one is plain ``conrec``.
+    """CoNRec after each of its stages; the last one is plain ``conrec``. Alignment without samples is no stage.
 
     >>> from conrec.config import Config
     >>> conrec_rows(Config())[2:]
     ['conrec-sft', 'conrec-grpo-1', 'conrec-grpo-2', 'conrec']
     """
-    early = [f"conrec-grpo-{number}" for number in range(1, len(config.grpo.stages))]
-    return [*LABELS, *early, REFERENCE]
+    supervised = [name for name in LABELS if name != ALIGNMENT or config.alignment.samples]
+    return [*supervised, *grpo_rows(config)]
 
 
 def rows_of(config: HasRows) -> list[str]:
@@ -90,7 +112,7 @@ def row_label(name: str, config: HasRows) -> str:
     >>> row_label("conrec-grpo-2", Config())
     '+ GRPO, all negatives'
     """
-    grpo = conrec_rows(config)[len(LABELS) :]
+    grpo = grpo_rows(config)
     if name in grpo:
         number = grpo.index(name)
         contexts = [stage.context for stage in config.grpo.stages]

@@ -28,7 +28,7 @@ from conrec.pipeline import Pipeline, Stage, skipped
 from conrec.processes import ALONE, Processes, joined
 from conrec.progress import console
 from conrec.report.build import build_report
-from conrec.rows import BASELINES, conrec_rows, rows_of
+from conrec.rows import ALIGNMENT, BASELINES, conrec_rows, grpo_rows, rows_of
 from conrec.training import Trainer
 from conrec.workspace import DATA_FILES, DATA_INPUTS, EMBEDDINGS, ITEM_INPUTS, Workspace, device_of
 
@@ -178,11 +178,13 @@ class Chain:
         """Name, section of the configuration and training of each CoNRec stage."""
         trainer = self.trainer
         steps: list[tuple[str, str, Callable[[], None]]] = [
-            ("conrec-translation", "translation", lambda: trainer.translation("conrec-translation")),
-            ("conrec-alignment", "alignment", lambda: trainer.alignment("conrec-alignment", "conrec-translation")),
-            ("conrec-sft", "sft", lambda: trainer.next_negative("conrec-sft", "conrec-alignment")),
+            (TRANSLATION, "translation", lambda: trainer.translation(TRANSLATION))
         ]
-        for number, name in enumerate(conrec_rows(self.config)[3:]):
+        if self.config.alignment.samples:
+            steps.append((ALIGNMENT, "alignment", lambda: trainer.alignment(ALIGNMENT, TRANSLATION)))
+        start = steps[-1][0]
+        steps.append(("conrec-sft", "sft", lambda: trainer.next_negative("conrec-sft", start)))
+        for number, name in enumerate(grpo_rows(self.config)):
             steps.append((name, "grpo", self._grpo(name, steps[-1][0], number)))
         return steps
 

@@ -152,10 +152,10 @@ class Trainer:
             stage_config.context,
             self.config.protocol.history_eligible,
         )
-        anchors = space.prepared.anchors.of_split("train")
+        anchors = space.dislikes("train", self._horizon_days)
         seed = self.seed(name)
         samples = draw_samples(
-            anchors, space.gts, stage.prompts, stage.log, stage_config.context, stage_config.samples, seed
+            anchors, space.targets, stage.prompts, stage.log, stage_config.context, stage_config.samples, seed
         )
         judged = self._validation_samples(stage, seed)
         notes: dict[str, int] = {"samples": len(samples), "validation_samples": len(judged)}
@@ -170,11 +170,15 @@ class Trainer:
         if processes.first:
             self._save(name, backbone, curve, notes)
 
+    @property
+    def _horizon_days(self) -> int:
+        """Length of the windows that GRPO learns from."""
+        return self.config.grpo.horizon_days or self.config.protocol.horizon_days
+
     def _validation_samples(self, stage: Stage, seed: int) -> RewardSamples:
-        """Contexts of the validation period that show something, see `Workspace.validation_dislikes`."""
-        anchors = self.space.validation_dislikes
-        gts = self.space.gts
-        return draw_samples(anchors, gts, stage.prompts, stage.log, stage.context, VALIDATION_SAMPLES, seed)
+        """Contexts of the validation period that show something, see `Workspace.dislikes`."""
+        anchors, targets = self.space.dislikes("validation", self._horizon_days), self.space.targets
+        return draw_samples(anchors, targets, stage.prompts, stage.log, stage.context, VALIDATION_SAMPLES, seed)
 
     def _save(self, name: str, backbone: Backbone, curve: Curve, notes: Mapping[str, object] | None = None) -> None:
         target: Path = self.space.folder / "models" / name

@@ -195,21 +195,38 @@ class Workspace:
         chosen = generator(self.config.run.seed, "validation anchors").permutation(len(anchors))[:VALIDATION_ANCHORS]
         return anchors.select(np.sort(chosen))
 
-    @cached_property
-    def validation_dislikes(self) -> Anchors:
-        """Anchors of the validation period made as in training: one for every dislike, windows cut at T_test.
+    def dislikes(self, split: str, horizon_days: int) -> Anchors:
+        """One anchor for every dislike of a period, with windows cut at its end.
 
         (Those of the validation split tile a user's weeks, so that almost none has a dislike of the last days, and
-        the `recent` context would show nothing.)
+        the `recent` context would show nothing; so validation rewards are asked of these.)
+
+        Args:
+            split: "train" or "validation".
+            horizon_days: length of the windows.
         """
         log, periods = self.prepared.log, self.prepared.periods
+        if split == "train":
+            if horizon_days == self.config.protocol.horizon_days:
+                return self.prepared.anchors.of_split("train")
+            return build_anchors(log, periods, horizon_days * DAY).of_split("train")
         as_if_later = Periods(periods.test, periods.end, periods.end + 1)
-        anchors = build_anchors(log, as_if_later, self.config.protocol.horizon_days * DAY).of_split("train")
+        anchors = build_anchors(log, as_if_later, horizon_days * DAY).of_split("train")
         return anchors.select(anchors.timestamp >= periods.validation)
 
     def gts(self, anchors: Anchors) -> Ragged:
         """Future negatives with their Swing neighbours."""
         return gts(anchors, self.prepared.swing)
+
+    def targets(self, anchors: Anchors) -> Ragged:
+        """What the rollouts of GRPO are to meet, by ``grpo.targets``."""
+        match self.config.grpo.targets:
+            case "next":
+                return Ragged.from_rows(anchors.next_item[:, None])
+            case "future":
+                return anchors.future_negatives
+            case "swing":
+                return self.gts(anchors)
 
     def prompts(self, backbone: Backbone) -> PromptBuilder:
         """The prompt builder of a backbone."""

@@ -80,7 +80,7 @@ def draw_samples(
 
     Args:
         anchors: to draw from.
-        gts: the GTS of some anchors, asked of those that were drawn alone.
+        gts: what some anchors are to meet, asked of those that were drawn alone.
         prompts, log, context: what a prompt would show.
         n: samples.
         seed: of the draw.

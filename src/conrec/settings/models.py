@@ -74,7 +74,8 @@ class TranslationConfig(Settings):
 class AlignmentConfig(Settings):
     """Item-level alignment: which of four items was disliked?"""
 
-    samples: Positive = 20_000
+    samples: int = Field(default=20_000, ge=0)
+    """Four-way choices of the training period; 0: the stage is left out."""
     disliked_by_more_than: int = 3
     """An answer is an item that the user disliked more often than this, where items repeat in the log (paper: more
     than 3); where they cannot, as with ratings, one that more users than this disliked. Training period."""
@@ -139,6 +140,11 @@ class GrpoConfig(Settings):
     """What a rollout is worth, (a) to (e) of the paper's Table 4: its similarity to the nearest of GTS; the same where
     it exceeds `reward_cutoff`, else 0; less `penalty` times that to the nearest of FPS (the paper's choice); that with
     both cut off so; or 1 for three codes in common with one of GTS, 0.1 for two, 0.01 for one."""
+    targets: Literal["next", "future", "swing"] = "swing"
+    """What is to be met: the next negative alone, those of the window, or these with their Swing neighbours (GTS, the
+    paper's)."""
+    horizon_days: Positive | None = None
+    """Length of the windows of training and of the validation reward, in days; None: `protocol.horizon_days`."""
     penalty: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     """Gamma, the weight of the similarity to future positives (paper: not published), in both `penalised`."""
     reward_cutoff: float = Field(default=0.6, ge=0, lt=1)
