@@ -121,7 +121,9 @@ def test_what_is_there_is_not_run_again(ml100k, tmp_path, monkeypatch):
     rows = found["arms"]["reward-a"]["seeds"]["0"]["rows"]
     first = found["arms"]["conrec"]["seeds"]["0"]["rows"]
     assert {row for row in first if rows[row] == first[row]} >= {"conrec-translation", "conrec-alignment", "conrec-sft"}
-    assert list(found["arms"]["no-alignment"]["seeds"]["0"]["rows"]) == ["conrec-translation", "conrec-sft"]
+    early = found["arms"]["no-alignment"]["seeds"]["0"]["rows"]
+    assert list(early) == ["conrec-translation", "conrec-sft"]
+    assert not [row for row, own in early.items() if CHOICES in own]  # those of the copied run are not its own
     assert len(found["users"]) == len(first["conrec"]["fhr@20"])
     assert len(found["choice_users"]["0"]) == len(first["conrec"][CHOICES])
     assert not (tmp_path / "runs" / "reward-a-0").exists()
