@@ -60,7 +60,7 @@ def run(name: str, folder: Path, config: Path | None, seeds: Sequence[int], arms
         for arm in dict.fromkeys((OURS, *missing)) if missing else ():
             place, chosen = folder / f"{arm}-{seed}", _config(name, config, arm, seed)
             if arm != OURS and not place.exists():
-                whole, unlike = folder / f"{OURS}-{seed}", shutil.ignore_patterns("results")
+                whole, unlike = folder / f"{OURS}-{seed}", shutil.ignore_patterns("results", ".lock")
                 shutil.copytree(whole, place, copy_function=os.link, ignore=unlike)
             seconds = _train(chosen, place, ARMS[arm].upto)
             own = found["arms"].setdefault(arm, {"settings": ARMS[arm].settings, "seeds": {}})
