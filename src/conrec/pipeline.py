@@ -2,7 +2,8 @@
 
 A stage is finished when its manifest is there, fits what goes in now, and what came out is unchanged.
 Anything else, a kill at any moment or a full disk among the reasons, makes the same command do the stage
-again from its beginning; since every stage depends on its inputs, settings and seed alone, the end is the same.
+again, from its beginning or from what long work has kept of itself; since every stage depends on its inputs, settings
+and seed alone, the end is the same.
 (Up to rounding it also depends on the number of processes; that is noted, and makes no finished stage unfinished.)
 
 Several processes may walk through the stages of one run. The first one says which are finished, does those that are
@@ -62,6 +63,9 @@ class Stage:
         settings: JSON value of every setting that its result depends on.
         work: writes the outputs; or raises NotApplicableError and writes none, and the run goes on.
         shared: whether all processes of the run do the work together; only the first one writes.
+        partial: a folder, relative to the run, in which long work keeps what it has so far. It is emptied where the
+            settings, the inputs or the version changed, and removed once the stage is finished. A file
+            ``seconds.json`` in it says how long it took to get there.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Stage:
     settings: Any
     work: Callable[[], None]
     shared: bool = False
+    partial: str | None = None
 
 
 @dataclass
@@ -108,6 +113,8 @@ class Pipeline:
             head = f"[{number:>2}/{len(stages)}] {stage.name:<34}"
             key = self._key(stage)
             done = self._finished(stage, key)
+            if done is None:
+                self._prepare_partial(stage, key)
             if stage.shared:
                 self.processes.decide(done is None)
             if done is not None:
@@ -123,13 +130,13 @@ class Pipeline:
         write_json(self.folder / "timings.json", self.seconds)
 
     def _do(self, stage: Stage, key: str) -> float:
-        """Run one stage from its beginning; the seconds that it took.
+        """Run one stage; the seconds that it took, those of earlier attempts that it goes on from among them.
 
         What an earlier attempt or another configuration left is removed first, so that nothing stale is read.
         """
         path = self.folder / stage.manifest
         self.clear(stage.manifest, stage.outputs)
-        begin, why = time.perf_counter(), None
+        begin, why = time.perf_counter() - self._earlier(stage), None
         try:
             stage.work()
         except NotApplicableError as error:
@@ -152,7 +159,31 @@ class Pipeline:
                 **({} if why is None else {"skipped": why}),
             },
         )
+        if stage.partial is not None:
+            shutil.rmtree(self.folder / stage.partial, ignore_errors=True)
         return seconds
+
+    def _prepare_partial(self, stage: Stage, key: str) -> None:
+        """Leave in a stage's folder of unfinished work only what fits what goes in now; its key is noted there."""
+        if stage.partial is None:
+            return
+        folder = self.folder / stage.partial
+        try:
+            fits = read_json(folder / "key.json") == key
+        except ArtefactError:
+            fits = False
+        if not fits:
+            shutil.rmtree(folder, ignore_errors=True)
+            write_json(folder / "key.json", key)
+
+    def _earlier(self, stage: Stage) -> float:
+        """Seconds of work by earlier attempts that a stage goes on from."""
+        if stage.partial is None:
+            return 0.0
+        try:
+            return float(read_json(self.folder / stage.partial / "seconds.json"))
+        except (ArtefactError, TypeError, ValueError):
+            return 0.0
 
     def clear(self, manifest: str, outputs: Iterable[str]) -> None:
         """Remove what a stage wrote, its manifest last: a kill in between leaves a stage that is seen not to fit."""

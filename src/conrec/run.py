@@ -29,7 +29,7 @@ from conrec.processes import ALONE, Processes, joined
 from conrec.progress import console
 from conrec.report.build import build_report
 from conrec.rows import ALIGNMENT, BASELINES, conrec_rows, grpo_rows, rows_of
-from conrec.training import Trainer
+from conrec.training import Trainer, unfinished
 from conrec.workspace import DATA_FILES, DATA_INPUTS, EMBEDDINGS, ITEM_INPUTS, Workspace, device_of
 
 __all__ = ["Chain", "execute"]
@@ -226,6 +226,7 @@ class Chain:
             self.space.section(*sections, "evaluation.top_k"),
             train,
             shared,
+            partial=unfinished(name),
         )
         return [training, self._predict(name, (*items, *outputs[1:]), sections)]
 

@@ -14,6 +14,8 @@ from conrec.baselines.registry import baseline_class
 from conrec.config import GrpoStageConfig
 from conrec.folders import replacing_folder
 from conrec.llm.backbone import Backbone, build_backbone
+from conrec.llm.checkpoints import Checkpoints
+from conrec.llm.course import Curve
 from conrec.llm.curriculum import RewardSamples, Stage, clean, draw_samples
 from conrec.llm.grpo_stage import train_stage
 from conrec.llm.prompts import INSTRUCTIONS, Stretch
@@ -26,17 +28,22 @@ from conrec.llm.samples import (
     history_stretches,
     translation_stretches,
 )
-from conrec.llm.sft import Curve, train_supervised
+from conrec.llm.sft import train_supervised
 from conrec.llm.tree import check_tree
 from conrec.processes import ALONE, Processes
 from conrec.seeds import derive, generator
 from conrec.workspace import Workspace, device_of
 
-__all__ = ["Trainer", "held_out_choices"]
+__all__ = ["Trainer", "held_out_choices", "unfinished"]
 
 
 VALIDATION_SAMPLES = 256
 """Contexts of the validation period on which the reward of a GRPO stage is followed."""
+
+
+def unfinished(name: str) -> str:
+    """Folder in which the training of a model keeps its checkpoints, relative to the run."""
+    return f"models/{name}.unfinished"
 
 
 def held_out_choices(space: Workspace) -> Choices:
@@ -99,6 +106,7 @@ class Trainer:
             learning_rate=config.learning_rate,
             seed=self.seed(name),
             description="translation",
+            checkpoints=self._checkpoints(name),
         )
         self._save(name, backbone, curve)
 
@@ -118,6 +126,7 @@ class Trainer:
             learning_rate=config.learning_rate,
             seed=self.seed(name),
             description="item-level alignment",
+            checkpoints=self._checkpoints(name),
         )
         self._save(name, backbone, curve)
 
@@ -130,7 +139,8 @@ class Trainer:
         for rng in self._passes(name, self.config.sft.epochs):
             stretches += history_stretches(prompts, data.log, data.periods.validation, "negative", rng)
             stretches += history_stretches(prompts, data.log, data.periods.validation, "both", rng)
-        self._save(name, backbone, tuned_on(space, name, backbone, stretches, self.config.prediction.context))
+        context, checkpoints = self.config.prediction.context, self._checkpoints(name)
+        self._save(name, backbone, tuned_on(space, name, backbone, stretches, context, checkpoints))
 
     def _passes(self, name: str, epochs: int) -> list[np.random.Generator]:
         """A source of chance for each epoch."""
@@ -166,9 +176,27 @@ class Trainer:
                 backbone, stage, samples, cosine, config.clean_similarity, size, processes
             )
         title = f"GRPO {number + 1}"
-        curve = train_stage(backbone, None, stage, samples, judged, config, stage_config, seed, title, processes)
+        curve = train_stage(
+            backbone,
+            None,
+            stage,
+            samples,
+            judged,
+            config,
+            stage_config,
+            seed,
+            title,
+            processes,
+            checkpoints=self._checkpoints(name),
+        )
         if processes.first:
             self._save(name, backbone, curve, notes)
+
+    def _checkpoints(self, name: str) -> Checkpoints:
+        """Those of one training; none where the configuration wants none."""
+        minutes = self.config.run.checkpoint_minutes
+        folder = None if minutes is None else self.space.folder / unfinished(name)
+        return Checkpoints(folder, 60.0 * (minutes or 0.0), writes=self.processes.first)
 
     @property
     def _horizon_days(self) -> int:

@@ -13,11 +13,12 @@ from torch import nn
 from conrec.items.eligible import EligibleTrie
 from conrec.llm.adapters import adapted
 from conrec.llm.backbone import Backbone, load_backbone
+from conrec.llm.course import Best
 from conrec.llm.generation import beam_search
 from conrec.llm.grpo_stage import train_stage
 from conrec.llm.policy import log_probabilities
 from conrec.llm.prompts import Stretch
-from conrec.llm.sft import Best, train_supervised
+from conrec.llm.sft import train_supervised
 from conrec.settings.models import GrpoConfig, LoraConfig
 from tests.llm import world
 from tests.llm.world import CODEBOOK, PROMPTS

@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from conrec.errors import ConrecError
 from conrec.llm.backbone import Backbone
+from conrec.llm.course import Curve, TrainingError
 from conrec.llm.prompts import Stretch
 from conrec.llm.recommender import GenerativeRecommender
 from conrec.llm.samples import (
@@ -21,7 +22,7 @@ from conrec.llm.samples import (
     history_stretches,
     translation_stretches,
 )
-from conrec.llm.sft import Curve, TrainingError, _loss, train_supervised
+from conrec.llm.sft import _loss, train_supervised
 from conrec.logs.log import Log
 from conrec.protocol import NEGATIVE, POSITIVE
 from tests.llm.conftest import TITLES

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,11 +22,13 @@ from conrec.config import GrpoConfig, GrpoStageConfig
 from conrec.items.eligible import EligibleTrie
 from conrec.llm.adapters import adapted
 from conrec.llm.backbone import Backbone
+from conrec.llm.checkpoints import Checkpoints, Running
+from conrec.llm.course import Best, Curve, clip_gradients
 from conrec.llm.curriculum import RewardSamples, Stage
 from conrec.llm.grpo import Judgement, grpo_loss, judge
 from conrec.llm.policy import log_probabilities
 from conrec.llm.rollouts import Rollouts, beams, sample
-from conrec.llm.sft import Best, Curve, cosine_schedule
+from conrec.llm.sft import cosine_schedule
 from conrec.processes import ALONE, Processes
 from conrec.progress import meter
 from conrec.seeds import derive, generator
@@ -87,6 +90,7 @@ def train_step(
     *,
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     processes: Processes = ALONE,
+    step: int = 1,
 ) -> StepRecord:
     """Rollouts of n contexts and the updates on them, in place.
 
@@ -103,6 +107,10 @@ def train_step(
         optimiser: of the policy's parameters.
         schedule: its learning rate, a step each update.
         processes: those that work on this step.
+        step: its number, for the message where something is not finite.
+
+    Raises:
+        TrainingError: the gradient is not finite.
     """
     places = processes.share(np.arange(len(samples)))
     size = config.micro_batch_size or max(1, len(samples))
@@ -132,7 +140,7 @@ def train_step(
         counted = int(whole[:, COUNTED].sum())
         processes.sum_gradients(parameters, 1.0 / max(1, counted))
         if counted:
-            torch.nn.utils.clip_grad_norm_(parameters, LONGEST_GRADIENT)
+            clip_gradients(parameters, LONGEST_GRADIENT, step)
             optimiser.step()
         if schedule is not None:
             schedule.step()
@@ -243,6 +251,7 @@ def train_stage(
     *,
     evaluate: Callable[[], float] | None = None,
     series: str = "validation_fhr@20",
+    checkpoints: Checkpoints | None = None,
 ) -> Curve:
     """One stage of GRPO, in place; of a backbone with `Backbone.lora`, by adapters.
 
@@ -260,18 +269,23 @@ def train_stage(
         evaluate: a value to maximise on validation data, asked as often as the reward is; the state of the best value
             is kept, that before the first step among them. Without it the last state is kept.
         series: name of that value in the curve.
+        checkpoints: what a killed stage goes on from, and where the contexts of a broken step are left.
 
     Returns:
         The series of `StepRecord` (a point each step), validation_reward and the evaluated one.
+
+    Raises:
+        TrainingError: a reward, a loss or a gradient is not finite.
     """
+    checkpoints = checkpoints or Checkpoints(None)
     order = generator(seed, "order").permutation(len(samples))
     steps = range(0, len(order), config.batch_size)
     with adapted(backbone, backbone.lora, derive(seed, "adapters")):
         anchor = reference or backbone.clone()
         optimiser = torch.optim.AdamW(backbone.model.parameters(), lr=config.learning_rate, weight_decay=0.0)
         schedule = cosine_schedule(optimiser, len(steps) * config.updates_per_rollout)
-        curve = Curve()
-        checks, best = _evenly(len(steps), config.evaluations), Best()
+        curve, best = Curve(told=checkpoints.note), Best()
+        checks = _evenly(len(steps), config.evaluations)
 
         def check(step: int) -> None:
             if step in checks and len(validation):
@@ -283,28 +297,46 @@ def train_stage(
                 best.offer(backbone.model, value)
 
         backbone.model.eval()  # no dropout: rollout and update see the same policy
-        check(0)
+        running = Running(backbone.model, optimiser, schedule, curve, best, backbone.device)
+        done = checkpoints.resume(running)
+        if done == 0:
+            check(0)
         with meter(description, len(steps)) as tick:
-            for step, begin in enumerate(steps, start=1):
+            tick(done)
+            for step, begin in enumerate(steps[done:], start=done + 1):
                 places = np.arange(begin, min(begin + config.batch_size, len(order)))
-                record = train_step(
-                    backbone,
-                    anchor,
-                    stage,
-                    samples.select(order[places]),
-                    rollout_seeds(seed, "rollout", places),
-                    config,
-                    stage_config.kl_weight,
-                    optimiser,
-                    schedule=schedule,
-                    processes=processes,
-                )
-                for name in NAMES:
-                    curve.add(name, step, getattr(record, name))
+                batch = samples.select(order[places])
+                with checkpoints.explaining(step, partial(_as_text, batch)):
+                    record = train_step(
+                        backbone,
+                        anchor,
+                        stage,
+                        batch,
+                        rollout_seeds(seed, "rollout", places),
+                        config,
+                        stage_config.kl_weight,
+                        optimiser,
+                        schedule=schedule,
+                        processes=processes,
+                        step=step,
+                    )
+                    for name in NAMES:
+                        curve.add(name, step, getattr(record, name))
                 check(step)
+                checkpoints.keep(running, step)
                 tick(note=f"reward {record.reward:.3f}")
         best.restore(backbone.model)
     return curve
+
+
+def _as_text(samples: RewardSamples) -> list[dict[str, object]]:
+    """The contexts of a step as JSON: who, when, and what makes a rollout good or bad."""
+    return [
+        {"user": user, "timestamp": timestamp, "gts": list(map(int, gts)), "fps": list(map(int, fps))}
+        for user, timestamp, gts, fps in zip(
+            samples.user.tolist(), samples.timestamp.tolist(), samples.gts, samples.fps, strict=True
+        )
+    ]
 
 
 def _evenly(steps: int, evaluations: int) -> set[int]:

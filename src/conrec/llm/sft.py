@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,66 +15,16 @@ from torch import Tensor
 from conrec.errors import ConrecError
 from conrec.llm.adapters import adapted
 from conrec.llm.backbone import Backbone
+from conrec.llm.checkpoints import Checkpoints, Running
+from conrec.llm.course import Best, Curve, clip_gradients
 from conrec.llm.prompts import Stretch
 from conrec.progress import meter
 from conrec.seeds import derive
 
-__all__ = ["Best", "Curve", "TrainingError", "cosine_schedule", "train_supervised"]
+__all__ = ["cosine_schedule", "train_supervised"]
 
 WARM_UP = 0.05
 """Share of the steps over which the learning rate rises from 0."""
-
-
-class TrainingError(ConrecError):
-    """A loss or a reward that is not a finite number."""
-
-
-@dataclass
-class Curve:
-    """Learning curves by name: pairs of (step, value)."""
-
-    series: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-
-    def add(self, name: str, step: int, value: float) -> None:
-        """Append one point; a value that is not finite ends the training.
-
-        Raises:
-            TrainingError: value is NaN or infinite.
-        """
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"{name} is {value} at step {step}", where="training", mend="A lower learning_rate usually helps."
-            )
-        self.series.setdefault(name, []).append((step, value))
-
-    def lists(self) -> dict[str, list[list[int | float]]]:
-        """The same with lists for pairs, as JSON gives it back."""
-        return {name: [list(point) for point in points] for name, points in self.series.items()}
-
-
-@dataclass
-class Best:
-    """The state of a model that had the best value so far; of equal ones the first.
-
-    Attributes:
-        value: that value.
-        state: a copy of its weights that can be learned, None before the first offer.
-    """
-
-    value: float = -math.inf
-    state: dict[str, Any] | None = None
-
-    def offer(self, model: torch.nn.Module, value: float) -> None:
-        """The model as it is now has this value."""
-        if self.state is None or value > self.value:
-            frozen = {name for name, one in model.named_parameters(remove_duplicate=False) if not one.requires_grad}
-            self.value = value
-            self.state = {name: one.clone() for name, one in model.state_dict().items() if name not in frozen}
-
-    def restore(self, model: torch.nn.Module) -> None:
-        """Put the best state back; the model stays as it is where nothing was offered."""
-        if self.state is not None:
-            model.load_state_dict(self.state, strict=False)
 
 
 @runtime_checkable
@@ -111,6 +61,7 @@ def train_supervised(
     evaluate: Callable[[], float] | None = None,
     series: str = "validation_fhr@20",
     loss_of: Callable[[Backbone, Sequence[Any]], Tensor] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Curve:
     """Minimise the cross-entropy of the target tokens, in place; of a backbone with `Backbone.lora`, by adapters.
 
@@ -124,17 +75,21 @@ def train_supervised(
         evaluate: a value to maximise on validation data.
         series: name of that value in the curve.
         loss_of: another loss of a batch, for samples that are no `Stretch`.
+        checkpoints: what a killed training goes on from, and where the batch of a broken step is left.
 
     Returns:
         The series "loss" (mean of each step) and the evaluated one.
+
+    Raises:
+        TrainingError: a loss or a gradient is not finite.
     """
     if not stretches:
         raise ConrecError("there is nothing to train on", where=description, mend="The log is too small for this task.")
     model = backbone.model
     rng = np.random.default_rng(seed)
     plan = [batch for _ in range(epochs) for batch in _batches(stretches, batch_size, rng)]
-    curve = Curve()
-    best = Best()
+    checkpoints = checkpoints or Checkpoints(None)
+    curve, best = Curve(told=checkpoints.note), Best()
     measured: Callable[[Backbone, Sequence[Any]], Tensor] = loss_of or _loss
     checks = {round(len(plan) * (one + 1) / evaluations) for one in range(evaluations)} if evaluate else set()
     devices = [backbone.device] if backbone.device.type == "cuda" else []
@@ -143,13 +98,16 @@ def train_supervised(
         schedule = cosine_schedule(optimiser, len(plan))
         with meter(description, len(plan)) as tick, torch.random.fork_rng(devices=devices):
             torch.manual_seed(derive(seed, "dropout"))
-            for step, batch in enumerate(plan, start=1):
+            running = Running(model, optimiser, schedule, curve, best, backbone.device)
+            tick(done := checkpoints.resume(running))
+            for step, batch in enumerate(plan[done:], start=done + 1):
                 model.train()
-                loss = measured(backbone, [stretches[row] for row in batch])
-                curve.add("loss", step, loss.item())
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                with checkpoints.explaining(step, partial(_as_text, stretches, batch)):
+                    loss = measured(backbone, [stretches[row] for row in batch])
+                    curve.add("loss", step, loss.item())
+                    optimiser.zero_grad(set_to_none=True)
+                    loss.backward()
+                    clip_gradients(model.parameters(), 1.0, step)
                 optimiser.step()
                 schedule.step()
                 if evaluate is not None and step in checks:
@@ -157,10 +115,16 @@ def train_supervised(
                     value = evaluate()
                     curve.add(series, step, value)
                     best.offer(model, value)
+                checkpoints.keep(running, step)
                 tick(note=f"loss {loss.item():.3f}")
         best.restore(model)
     model.eval()
     return curve
+
+
+def _as_text(stretches: Sequence[Sample], rows: Sequence[int]) -> list[dict[str, Any]]:
+    """The samples of a batch as JSON: their places among all samples and their tokens."""
+    return [{"sample": row, "ids": list(stretches[row].ids)} for row in rows]
 
 
 def _batches(stretches: Sequence[Sample], batch_size: int, rng: np.random.Generator) -> list[list[int]]:

@@ -49,6 +49,9 @@ class RunConfig(Settings):
     """Whether CoNRec itself is trained; false: the rows of `baselines.rows` alone."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; None: as many as the machine has. Results repeat to the byte for the same number."""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 5.0
+    """Minutes between two checkpoints within a training of CoNRec's stages: after a kill, the same command goes on from
+    the last one, to the same weights. None: none are written, and a stage that was killed begins again."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
     """Numbers in which the language model multiplies; weights, losses and log-probabilities are float32 in any case.

@@ -16,7 +16,7 @@ from conrec.baselines.language.mini_one_rec import MiniOneRec
 from conrec.baselines.registry import REGISTRY
 from conrec.config import GrpoConfig, load_config
 from conrec.errors import ArtefactError
-from conrec.llm.sft import Curve
+from conrec.llm.course import Curve
 from conrec.protocol import NEGATIVE
 from conrec.workspace import Workspace
 from tests.baselines.language.worlds import language_space

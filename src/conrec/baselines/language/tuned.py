@@ -12,9 +12,10 @@ from conrec.baselines.base import Curve
 from conrec.baselines.registry import context_of
 from conrec.config import Context
 from conrec.llm.backbone import Backbone
+from conrec.llm.checkpoints import Checkpoints
+from conrec.llm.course import Curve as Series
 from conrec.llm.prompts import Stretch
 from conrec.llm.recommender import GenerativeRecommender
-from conrec.llm.sft import Curve as Series
 from conrec.llm.sft import train_supervised
 from conrec.logs.log import Log
 from conrec.recommender import Queries, Ranking
@@ -75,7 +76,14 @@ class TunedModel:
         return cls(space.generative(backbone, context_of(name, space.config)), curve or {})
 
 
-def tuned_on(space: Workspace, name: str, backbone: Backbone, stretches: Sequence[Stretch], context: Context) -> Series:
+def tuned_on(
+    space: Workspace,
+    name: str,
+    backbone: Backbone,
+    stretches: Sequence[Stretch],
+    context: Context,
+    checkpoints: Checkpoints | None = None,
+) -> Series:
     """Train a row's backbone in place, as ``sft`` of the configuration says, and keep the best state on validation.
 
     Args:
@@ -84,6 +92,7 @@ def tuned_on(space: Workspace, name: str, backbone: Backbone, stretches: Sequenc
         backbone: where it starts.
         stretches: of all epochs.
         context: what its prompts show when FHR is measured on the validation anchors.
+        checkpoints: see `train_supervised`.
 
     Returns:
         The series "loss" and "validation_fhr@K".
@@ -100,4 +109,5 @@ def tuned_on(space: Workspace, name: str, backbone: Backbone, stretches: Sequenc
         evaluations=config.evaluations,
         evaluate=lambda: space.validation_fhr(backbone, context),
         series=f"validation_fhr@{space.config.evaluation.top_k}",
+        checkpoints=checkpoints,
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from conrec.arrays import Array
 from conrec.baselines.base import Curve
-from conrec.llm.sft import TrainingError
+from conrec.llm.course import TrainingError
 from conrec.logs.anchors import Anchors
 from conrec.progress import meter
 from conrec.recommender import Recommender
