@@ -189,3 +189,36 @@ def test_one_process_works_in_a_run_and_clears_what_a_killed_one_left(tmp_path):
             pass
     with locked(tmp_path):
         pass
+
+
+def test_long_work_goes_on_from_what_it_kept_while_nothing_else_changed(tmp_path):
+    """Its folder is emptied for other settings, and gone at the end; earlier seconds are counted."""
+    seen, place = [], tmp_path / "a.unfinished"
+
+    def work(fails):
+        seen.append(sorted(one.name for one in place.iterdir()))
+        if fails:
+            (place / "half").write_text("so far")
+            (place / "seconds.json").write_text("100")
+            raise KeyboardInterrupt
+        (tmp_path / "a.txt").write_text("whole")
+
+    def attempt(setting, fails):
+        stage = Stage("a", "a.json", (), ("a.txt",), setting, lambda: work(fails), partial=place.name)
+        pipeline = Pipeline(tmp_path)
+        if fails:
+            with pytest.raises(KeyboardInterrupt):
+                pipeline.run([stage])
+        else:
+            pipeline.run([stage])
+        return pipeline.seconds
+
+    attempt(1, fails=True)
+    attempt(1, fails=True)
+    attempt(2, fails=True)
+    assert 100 <= attempt(2, fails=False)["a"] < 110
+    kept = ["half", "key.json", "seconds.json"]
+    assert seen == [["key.json"], kept, ["key.json"], kept]
+    assert not place.exists()
+    attempt(2, fails=False)  # finished: nothing is done
+    assert len(seen) == 4
