@@ -20,7 +20,7 @@ from tests.llm import world
 
 
 @pytest.mark.parametrize(("micro", "read"), [(None, 12), (5, 5)])
-def test_cleaning_reads_no_more_at_a_time_than_a_step_does(monkeypatch, micro, read):
+def test_cleaning_reads_no_more_at_a_time_than_a_step_does(monkeypatch, tmp_path, micro, read):
     """`grpo.micro_batch_size` bounds the memory of a stage, its cleaning included."""
     policy = world.backbone()
     samples = world.samples(world.stage(policy))
@@ -32,9 +32,10 @@ def test_cleaning_reads_no_more_at_a_time_than_a_step_does(monkeypatch, micro, r
 
     monkeypatch.setattr(training, "clean", noted)
     monkeypatch.setattr(training, "draw_samples", lambda *_: samples)
-    monkeypatch.setattr(training, "train_stage", lambda *_: None)
+    monkeypatch.setattr(training, "train_stage", lambda *_, **__: None)
     grpo = {"batch_size": 12} if micro is None else {"batch_size": 12, "micro_batch_size": micro}
     space = Mock(spec=Workspace)
+    space.folder = tmp_path
     space.config = load_config("tiny", overrides={"grpo": grpo})
     space.prepared = Mock(log=world.log())
     space.trie, space.rebuilt = world.trie(), world.rebuilt()
@@ -45,12 +46,12 @@ def test_cleaning_reads_no_more_at_a_time_than_a_step_does(monkeypatch, micro, r
     assert asked == [(read, 2)]
 
 
-def test_the_settings_name_the_reward_and_cleaning_asks_plain_cosines(monkeypatch):
+def test_the_settings_name_the_reward_and_cleaning_asks_plain_cosines(monkeypatch, tmp_path):
     """A stage of hits with coverage, of mean similarities to the items of the training period."""
     policy = world.backbone()
     stages, cosines = [], []
     monkeypatch.setattr(training, "draw_samples", lambda *_: world.samples(world.stage(policy)))
-    monkeypatch.setattr(training, "train_stage", lambda *given: stages.append(given[2]))
+    monkeypatch.setattr(training, "train_stage", lambda *given, **_: stages.append(given[2]))
 
     def cleaned(backbone, stage, samples, cosine, *_):
         cosines.append(cosine)
@@ -58,6 +59,7 @@ def test_the_settings_name_the_reward_and_cleaning_asks_plain_cosines(monkeypatc
 
     monkeypatch.setattr(training, "clean", cleaned)
     space = Mock(spec=Workspace)
+    space.folder = tmp_path
     grpo = {"reward": "prefix", "coverage": 2.0, "hub_corrected": True}
     space.config = load_config("tiny", overrides={"grpo": grpo})
     space.prepared = Mock(log=world.log())
