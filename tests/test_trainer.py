@@ -7,14 +7,18 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 
 from conrec import training
 from conrec.config import PromptConfig, load_config
 from conrec.llm.prompts import PromptBuilder
+from conrec.llm.recommender import GenerativeRecommender
 from conrec.llm.rewards import CoverageReward, PrefixReward, hub_means
+from conrec.logs.anchors import build_anchors
 from conrec.processes import Processes
 from conrec.protocol import DAY
 from conrec.training import Trainer
+from conrec.watched import Watched
 from conrec.workspace import Workspace
 from tests.llm import world
 
@@ -75,6 +79,60 @@ def test_the_settings_name_the_reward_and_cleaning_asks_plain_cosines(monkeypatc
     assert reward.similarity.hubs.equal(hub_means(world.rebuilt(), space.trained_items))
     assert cosines[0].hubs is None
     assert cosines[0].rebuilt is space.rebuilt
+
+
+def test_watched_lists_are_those_of_the_model_anchor_by_anchor():
+    """Each figure against the lists of one anchor at a time, and the same anchors for every model."""
+    policy, other = world.backbone(), world.backbone()
+    with torch.no_grad():
+        other.model.lm_head.weight.add_(0.3)
+    anchors = build_anchors(world.log(), world.periods(world.log()), 7 * DAY).of_split("train")
+    space = Mock(spec=Workspace)
+    space.config = load_config("tiny", overrides={"evaluation": {"top_k": 4}})
+    space.prepared = Mock(log=world.log())
+    space.dislikes.return_value = anchors
+    space.prompts.side_effect = lambda own: PromptBuilder(own, world.codes(), PromptConfig(max_events=12))
+
+    def generative(own, context):
+        return GenerativeRecommender(own, space.prompts(own), world.trie(), context, batch_size=8)
+
+    space.generative.side_effect = generative
+    watched = Watched(space, ["negative", "both"], 10)
+    found = [watched(one) for one in (policy, other)]
+    assert found[0] != found[1]
+    for own, values in zip((policy, other), found, strict=True):
+        for context in ("negative", "both"):
+            drawn = watched._drawn[context]
+            assert len(drawn) == 10
+            hits, future, listed = [], [], set()
+            for row in range(10):
+                one = drawn.select(np.asarray([row]))
+                assert len(space.prompts(own).select(world.log(), int(one.user[0]), int(one.timestamp[0]), context))
+                top = generative(own, context).predict(world.log(), one.queries, 50).item[0]
+                hits.append([int(one.next_item[0]) in top[:4], int(one.next_item[0]) in top])
+                future.append(bool(set(top[:4].tolist()) & set(one.future_negatives[0].tolist())))
+                listed |= set(top[:4].tolist()) - {-1}
+            assert values[f"validation_hr@4 {context}"] == np.mean([short for short, _ in hits])
+            assert values[f"validation_hr@50 {context}"] == np.mean([long for _, long in hits])
+            assert values[f"validation_fhr@4 {context}"] == np.mean(future)
+            assert values[f"items_in_lists {context}"] == len(listed)
+
+
+def test_a_stage_watches_its_own_context_and_that_of_the_stage_before():
+    space = Mock(spec=Workspace)
+    grpo = {"keep": "best", "kl_rule": "hold", "kl_tolerance": 0.02, "narrowest": 0.3}
+    space.config = load_config("tiny", overrides={"grpo": grpo})
+    trainer = Trainer(space)
+    watches = [trainer._watch(world.backbone(), number) for number in range(3)]
+    kept = [tuple(name.rpartition(" ")[2] for name in one.kept) for one in watches]
+    assert kept == [("recent", "both"), ("negative", "recent"), ("both", "negative")]
+    assert all(one.held == one.kept and one.tolerance == 0.02 and one.narrowest == 0.3 for one in watches)
+    assert [len(one.widths) for one in watches] == [2, 2, 2]
+    space.config = load_config("tiny")
+    plain = trainer.__class__(space)._watch(world.backbone(), 0)
+    assert (plain.kept, plain.held, plain.narrowest) == ((), (), 0.0)
+    space.config = load_config("tiny", overrides={"grpo": {"watched": 0}})
+    assert Trainer(space)._watch(world.backbone(), 0) is None
 
 
 @pytest.fixture

@@ -90,6 +90,8 @@ ARMS: Mapping[str, Arm] = {
     "reversed": _grpo(stages=_stages(*reversed(CONTEXTS))),
     "no-cleaning": _grpo(clean=False),
     "no-swing": _grpo(targets="future"),
+    "keep-best": _grpo(keep="best"),
+    "kl-hold": _grpo(kl_rule="hold"),
     **{f"horizon-{days}": _grpo(horizon_days=days) for days in HORIZONS},
     **{f"gamma-{penalty:g}": _grpo(penalty=penalty) for penalty in PENALTIES},
     **{f"beta-{weight:g}": _grpo(stages=_stages(*CONTEXTS, kl_weight=weight)) for weight in KL_WEIGHTS},
@@ -151,6 +153,17 @@ GROUPS: Sequence[Group] = (
             Line("plain GRPO: one stage, hits on the next item", "plain-grpo"),
         ),
         Line("three stages: CoNRec", OURS),
+    ),
+    Group(
+        "rules",
+        "What a stage leaves, and how hard KL pulls, by validation lists",
+        (
+            _SFT,
+            Line("last state, β fixed: CoNRec", OURS),
+            Line("best state", "keep-best"),
+            Line("β grows while FHR@20 is lost", "kl-hold"),
+        ),
+        Line("last state, β fixed: CoNRec", OURS),
     ),
     Group(
         "horizon",

@@ -11,7 +11,7 @@ import numpy as np
 from conrec.artefacts import write_json
 from conrec.baselines.language.tuned import tuned_on
 from conrec.baselines.registry import baseline_class
-from conrec.config import GrpoStageConfig
+from conrec.config import Context, GrpoStageConfig
 from conrec.folders import replacing_folder
 from conrec.llm.backbone import Backbone, build_backbone
 from conrec.llm.checkpoints import Checkpoints
@@ -30,8 +30,10 @@ from conrec.llm.samples import (
 )
 from conrec.llm.sft import train_supervised
 from conrec.llm.tree import check_tree
+from conrec.llm.watch import Watch
 from conrec.processes import ALONE, Processes
 from conrec.seeds import derive, generator
+from conrec.watched import Watched
 from conrec.workspace import Workspace, device_of
 
 __all__ = ["Trainer", "held_out_choices", "unfinished"]
@@ -187,10 +189,29 @@ class Trainer:
             seed,
             title,
             processes,
+            watch=self._watch(backbone, number),
             checkpoints=self._checkpoints(name),
         )
         if processes.first:
             self._save(name, backbone, curve, notes)
+
+    def _watch(self, backbone: Backbone, number: int) -> Watch | None:
+        """What a stage is held to on the dislikes of the validation period, see `grpo.watched`."""
+        config = self.config.grpo
+        if not config.watched:
+            return None
+        contexts: list[Context] = [stage.context for stage in config.stages[:number][-1:]]
+        contexts = list(dict.fromkeys([config.stages[number].context, *(contexts or [self.config.prediction.context])]))
+        measure, k = Watched(self.space, contexts, config.watched), self.config.evaluation.top_k
+        kept = tuple(f"validation_fhr@{k} {context}" for context in contexts)
+        return Watch(
+            lambda: measure(backbone),
+            kept=kept if config.keep == "best" else (),
+            held=kept if config.kl_rule == "hold" else (),
+            tolerance=config.kl_tolerance,
+            widths=tuple(f"items_in_lists {context}" for context in contexts),
+            narrowest=config.narrowest,
+        )
 
     def _checkpoints(self, name: str) -> Checkpoints:
         """Those of one training; none where the configuration wants none."""

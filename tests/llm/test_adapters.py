@@ -19,6 +19,7 @@ from conrec.llm.grpo_stage import train_stage
 from conrec.llm.policy import log_probabilities
 from conrec.llm.prompts import Stretch
 from conrec.llm.sft import train_supervised
+from conrec.llm.watch import Watch
 from conrec.settings.models import GrpoConfig, LoraConfig
 from tests.llm import world
 from tests.llm.world import CODEBOOK, PROMPTS
@@ -156,7 +157,8 @@ def test_both_kinds_of_training_tune_adapters_where_the_backbone_says_so(backbon
     weights.append(_weights(tuned))
     config = GrpoConfig(batch_size=4, group_size=4, evaluations=2, learning_rate=0.01)
     few = world.samples(stage).select(np.arange(8))
-    train_stage(tuned, None, stage, few, few, config, config.stages[2], 0, "", evaluate=lambda: float(next(values)))
+    watch = Watch(lambda: {"fhr": float(next(values))}, kept=("fhr",))
+    train_stage(tuned, None, stage, few, few, config, config.stages[2], 0, "", watch=watch)
     weights.append(_weights(tuned))
     for before, after in pairwise(weights):
         for name, old in before.items():

@@ -20,6 +20,7 @@ from conrec.llm.grpo_stage import mean_reward, rollout_seeds, train_stage, train
 from conrec.llm.policy import log_probabilities
 from conrec.llm.rewards import HitRankReward
 from conrec.llm.rollouts import sample
+from conrec.llm.watch import Watch
 from conrec.seeds import derive
 from tests.llm.plain import plain_log_probabilities
 from tests.llm.test_grpo import literal
@@ -370,9 +371,9 @@ def test_a_stage_keeps_the_best_state_where_it_is_asked(backbone, reference, sta
             stage_config,
             0,
             "",
-            evaluate=evaluate,
+            watch=Watch(lambda: {"fhr": evaluate()}, kept=("fhr",)),
         )
-        assert [value for _, value in curve.series["validation_fhr@20"]] == values
+        assert [value for _, value in curve.series["fhr"]] == values
         assert "validation_reward" not in curve.series
         assert torch.equal(weights(policy), states[best])
         assert not torch.equal(states[0], states[2])

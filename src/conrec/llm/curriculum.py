@@ -25,7 +25,7 @@ from conrec.processes import ALONE, Processes
 from conrec.progress import meter
 from conrec.seeds import generator
 
-__all__ = ["RewardSamples", "Stage", "blocked_items", "clean", "draw_samples"]
+__all__ = ["RewardSamples", "Stage", "blocked_items", "clean", "draw_samples", "showing"]
 
 CLEAN_BEAMS = 8
 """Generations of the earlier model that are compared with what the user will like."""
@@ -88,7 +88,19 @@ def draw_samples(
     Raises:
         ConrecError: no anchor shows anything.
     """
-    order = generator(seed, "grpo samples", context).permutation(len(anchors))
+    drawn = showing(anchors, prompts, log, context, n, generator(seed, "grpo samples", context))
+    return RewardSamples(drawn.user, drawn.timestamp, gts(drawn), drawn.future_positives)
+
+
+def showing(
+    anchors: Anchors, prompts: PromptBuilder, log: Log, context: Context, n: int, rng: np.random.Generator
+) -> Anchors:
+    """At most n anchors whose context shows at least one event, in random order.
+
+    Raises:
+        ConrecError: no anchor shows anything.
+    """
+    order = rng.permutation(len(anchors))
     rows: list[int] = []
     for row in order.tolist():
         if len(rows) == n:
@@ -103,8 +115,7 @@ def draw_samples(
             if context == "recent"
             else "Leave this stage out.",
         )
-    drawn = anchors.select(np.asarray(rows))
-    return RewardSamples(drawn.user, drawn.timestamp, gts(drawn), drawn.future_positives)
+    return anchors.select(np.asarray(rows))
 
 
 @dataclass

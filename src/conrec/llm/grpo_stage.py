@@ -8,7 +8,6 @@ they are divided by the number of contexts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -29,8 +28,9 @@ from conrec.llm.grpo import Judgement, grpo_loss, judge
 from conrec.llm.policy import log_probabilities
 from conrec.llm.rollouts import Rollouts, beams, sample
 from conrec.llm.sft import cosine_schedule
+from conrec.llm.watch import KL_WEIGHT, Watch
 from conrec.processes import ALONE, Processes
-from conrec.progress import meter
+from conrec.progress import console, meter
 from conrec.seeds import derive, generator
 
 __all__ = ["StepRecord", "mean_reward", "rollout_seeds", "train_stage", "train_step"]
@@ -249,8 +249,7 @@ def train_stage(
     description: str,
     processes: Processes = ALONE,
     *,
-    evaluate: Callable[[], float] | None = None,
-    series: str = "validation_fhr@20",
+    watch: Watch | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Curve:
     """One stage of GRPO, in place; of a backbone with `Backbone.lora`, by adapters.
@@ -266,13 +265,12 @@ def train_stage(
         seed: of order and rollouts.
         description: for the progress bar.
         processes: those that train together; all end with the same weights and the same curve.
-        evaluate: a value to maximise on validation data, asked as often as the reward is; the state of the best value
-            is kept, that before the first step among them. Without it the last state is kept.
-        series: name of that value in the curve.
+        watch: what is measured beside the reward, as often, and what follows from it: the state that is kept, the
+            weight of KL, an early end. Without it the last state is kept, and KL weighs what ``stage_config`` says.
         checkpoints: what a killed stage goes on from, and where the contexts of a broken step are left.
 
     Returns:
-        The series of `StepRecord` (a point each step), validation_reward and the evaluated one.
+        The series of `StepRecord` (a point each step), validation_reward, and those of ``watch`` with kl_weight.
 
     Raises:
         TrainingError: a reward, a loss or a gradient is not finite.
@@ -291,10 +289,15 @@ def train_stage(
             if step in checks and len(validation):
                 value = mean_reward(backbone, stage, validation, config, derive(seed, "validation"), processes)
                 curve.add("validation_reward", step, value)
-            if step in checks and evaluate is not None:
-                value = evaluate()
-                curve.add(series, step, value)
-                best.offer(backbone.model, value)
+            if step in checks and watch is not None:
+                values: dict[str, float] = processes.decide(dict(watch.measure()))
+                for name, value in values.items():
+                    curve.add(name, step, value)
+                if watch.held:
+                    curve.add(KL_WEIGHT, step, watch.kl_weight(curve, stage_config.kl_weight))
+                worth = watch.worth(curve)
+                if worth is not None:
+                    best.offer(backbone.model, worth)
 
         backbone.model.eval()  # no dropout: rollout and update see the same policy
         running = Running(backbone.model, optimiser, schedule, curve, best, backbone.device)
@@ -304,6 +307,14 @@ def train_stage(
         with meter(description, len(steps)) as tick:
             tick(done)
             for step, begin in enumerate(steps[done:], start=done + 1):
+                if watch is not None and watch.narrowed(curve):
+                    console.print(
+                        f"        {description} ends after step {step - 1} of {len(steps)}: its lists hold few items",
+                        markup=False,
+                        highlight=False,
+                    )
+                    break
+                betas = curve.series.get(KL_WEIGHT)
                 places = np.arange(begin, min(begin + config.batch_size, len(order)))
                 batch = samples.select(order[places])
                 with checkpoints.explaining(step, partial(_as_text, batch)):
@@ -314,7 +325,7 @@ def train_stage(
                         batch,
                         rollout_seeds(seed, "rollout", places),
                         config,
-                        stage_config.kl_weight,
+                        betas[-1][1] if betas else stage_config.kl_weight,
                         optimiser,
                         schedule=schedule,
                         processes=processes,

@@ -164,7 +164,27 @@ class GrpoConfig(Settings):
     clean_similarity: float = 0.8
     """A generation more similar than this to a future positive marks a sample for augmentation."""
     evaluations: Positive = 6
-    """How often the reward on validation anchors is measured, start and end included."""
+    """How often the reward on validation anchors is measured, start and end included, and the lists with it."""
+    watched: Annotated[int, Field(ge=0)] = 128
+    """Dislikes of the validation period whose lists are followed, in the stage's context and in that of the stage
+    before (`prediction.context` for the first): HR@20, HR@50, FHR@20 and how many items stand in them. 0: none."""
+    keep: Literal["last", "best"] = "last"
+    """What a stage leaves: its last state, or that of the highest FHR@20 over the watched contexts, the state before
+    its first step among them."""
+    kl_rule: Literal["fixed", "hold"] = "fixed"
+    """`hold`: beta is doubled at each evaluation at which FHR@20 in a watched context lies below its value at the
+    start of the stage by more than `kl_tolerance`, and halved at the others, down to the stage's `kl_weight`."""
+    kl_tolerance: float = Field(default=0.01, ge=0, le=1)
+    """See `kl_rule`."""
+    narrowest: float = Field(default=0.0, ge=0, le=1)
+    """Where the watched lists hold fewer items than this share of those at the start, the stage ends there, and what
+    it had at the evaluation before is kept; 0: it goes on to its end."""
+
+    @model_validator(mode="after")
+    def _rules_have_what_they_watch(self) -> GrpoConfig:
+        if not self.watched and (self.keep != "last" or self.kl_rule != "fixed" or self.narrowest):
+            raise ValueError("keep, kl_rule and narrowest read the watched lists; set watched above 0")
+        return self
 
     @model_validator(mode="after")
     def _hubs_are_asked(self) -> GrpoConfig:

@@ -24,6 +24,7 @@ from conrec.config import GrpoStageConfig
 from conrec.llm.curriculum import Stage, draw_samples
 from conrec.llm.grpo_stage import train_stage
 from conrec.llm.rewards import HitRankReward
+from conrec.llm.watch import Watch
 from conrec.logs.anchors import Anchors
 from conrec.workspace import Workspace
 
@@ -64,6 +65,7 @@ class MiniOneRec(TunedModel):
         own = ("group_size", "batch_size", "rollouts", "learning_rate", "evaluations")
         update = {"stages": (stage_config,), **{field: getattr(settings, field) for field in own}}
         config = space.config.grpo.model_copy(update=update)
+        series = f"validation_fhr@{space.config.evaluation.top_k}"
         curve = train_stage(
             backbone,
             None,
@@ -74,8 +76,7 @@ class MiniOneRec(TunedModel):
             stage_config,
             seed,
             name,
-            evaluate=lambda: space.validation_fhr(backbone, context),
-            series=f"validation_fhr@{space.config.evaluation.top_k}",
+            watch=Watch(lambda: {series: space.validation_fhr(backbone, context)}, kept=(series,)),
         )
         return cls.of(space, backbone, name, curve.lists())
 
