@@ -264,7 +264,8 @@ def train_stage(
         config, stage_config: settings.
         seed: of order and rollouts.
         description: for the progress bar.
-        processes: those that train together; all end with the same weights and the same curve.
+        processes: those that train together; all end with the same weights and the same curve. The first one alone
+            asks ``watch``.
         watch: what is measured beside the reward, as often, and what follows from it: the state that is kept, the
             weight of KL, an early end. Without it the last state is kept, and KL weighs what ``stage_config`` says.
         checkpoints: what a killed stage goes on from, and where the contexts of a broken step are left.
@@ -290,7 +291,7 @@ def train_stage(
                 value = mean_reward(backbone, stage, validation, config, derive(seed, "validation"), processes)
                 curve.add("validation_reward", step, value)
             if step in checks and watch is not None:
-                values: dict[str, float] = processes.decide(dict(watch.measure()))
+                values: dict[str, float] = processes.decide(dict(watch.measure()) if processes.first else None)
                 for name, value in values.items():
                     curve.add(name, step, value)
                 if watch.held:
