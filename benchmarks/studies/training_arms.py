@@ -30,11 +30,18 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a table: a row of an arm."""
+    """A line of a table: a row of an arm.
+
+    Attributes:
+        label: what it is called.
+        arm, row: what it shows.
+        seeds: the only ones that count; None: all that were run.
+    """
 
     label: str
     arm: str
     row: str = "conrec"
+    seeds: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.common.drawings import write_drawing
 from benchmarks.studies.training_arms import GROUPS, Group, Line
-from benchmarks.studies.training_tables import CHOICES, Cell, cell
+from benchmarks.studies.training_tables import CHOICES, Cell, cell, lines_of
 
 from conrec.report.canvas import Figure, Palette, draw
 
@@ -24,10 +24,10 @@ def draw_all(found: Mapping[str, Any], folder: Path) -> list[Path]:
     written: list[Path] = []
     name = found["study"].split("/")[1]
     for group in GROUPS:
-        cells = {line: {one: cell(found, line, one, group.reference) for one in PANELS} for line in group.lines}
-        shown = {line: own for line, own in cells.items() if own["fhr@20"] is not None}
-        if len(shown) < 2:
+        lines = lines_of(found, group)
+        if len({line.arm for line in lines}) < 2:
             continue
+        shown = {line: {one: cell(found, line, one, group.reference) for one in PANELS} for line in lines}
         block = draw(
             _painted(group, shown),
             1.1 + LINE * len(shown),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from benchmarks.studies.training_arms import FORGETTING, GROUPS, Line
+from benchmarks.studies.training_arms import FORGETTING, GROUPS, Group, Line
 
 from conrec.evaluation.significance import Bootstrap
 
-__all__ = ["CHOICES", "METRICS", "Cell", "cell", "decoded", "encoded", "table"]
+__all__ = ["CHOICES", "METRICS", "Cell", "cell", "decoded", "encoded", "lines_of", "table"]
 
 METRICS = ("hr@20", "fhr@20", "luf@20", "lif@20", "candidate_accuracy")
 CHOICES = "four_way"
@@ -87,7 +87,28 @@ def _values(found: Mapping[str, Any], line: Line, metric: str) -> dict[str, np.n
     """Values of a line by seed."""
     seeds = found["arms"].get(line.arm, {"seeds": {}})["seeds"]
     rows = {seed: one["rows"].get(line.row, {}) for seed, one in seeds.items()}
-    return {seed: decoded(row[metric]) for seed, row in sorted(rows.items()) if metric in row}
+    wanted = seeds if line.seeds is None else line.seeds
+    return {seed: decoded(row[metric]) for seed, row in sorted(rows.items()) if metric in row and seed in wanted}
+
+
+def lines_of(found: Mapping[str, Any], group: Group) -> list[Line]:
+    """The lines of a group that were measured; the reference once more for fewer seeds, where lines have no more.
+
+    So each line stands beside the reference on the same seeds.
+    """
+    seeds = {line: tuple(_values(found, line, "hr@20")) for line in group.lines}
+    shown = [line for line in group.lines if seeds[line]]
+    if group.reference not in shown:
+        return shown
+    whole = seeds[group.reference]
+    fewer = sorted({one for one in seeds.values() if one and set(one) < set(whole)}, key=len, reverse=True)
+    place = shown.index(group.reference) + 1
+    for one in fewer:
+        word = "seed" if len(one) == 1 else "seeds"
+        label = f"{group.reference.label}, {word} {' and '.join(one)} alone"
+        shown.insert(place, replace(group.reference, label=label, seeds=one))
+        place += 1
+    return shown
 
 
 def _users(found: Mapping[str, Any], metric: str, seeds: Iterable[str]) -> np.ndarray:
@@ -102,8 +123,8 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     lines: list[str] = []
     for found in results:
         for group in GROUPS:
-            shown = [line for line in group.lines if _values(found, line, "hr@20")]
-            if len(shown) > 1:
+            shown = lines_of(found, group)
+            if len({line.arm for line in shown}) > 1:
                 title = f"**{group.title}** ({found['study'].split('/')[1]})"
                 lines += ["", title, "", *_rows(found, shown, group.reference)]
         lines += _forgetting(found)
@@ -115,8 +136,8 @@ def _rows(found: Mapping[str, Any], shown: Sequence[Line], reference: Line) -> l
     lines = [f"| | {' | '.join(heads)} | items in lists | seeds |", "|---|" + "---|" * (len(heads) + 2)]
     for line in shown:
         cells = [_text(cell(found, line, metric, reference)) for metric in (*METRICS, CHOICES)]
-        seeds = found["arms"][line.arm]["seeds"]
-        items = statistics.fmean(one["rows"][line.row]["items_in_lists"] for one in seeds.values())
+        seeds = [found["arms"][line.arm]["seeds"][seed] for seed in _values(found, line, "hr@20")]
+        items = statistics.fmean(one["rows"][line.row]["items_in_lists"] for one in seeds)
         lines.append(f"| {line.label} | {' | '.join(cells)} | {items:.0f} | {len(seeds)} |")
     return lines
 

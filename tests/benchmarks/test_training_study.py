@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.studies import training
 from benchmarks.studies.training_arms import ARMS, FORGETTING, GROUPS, OURS, Line
 from benchmarks.studies.training_plots import draw_all
-from benchmarks.studies.training_tables import CHOICES, METRICS, cell, decoded, encoded, table
+from benchmarks.studies.training_tables import CHOICES, METRICS, cell, decoded, encoded, lines_of, table
 
 from conrec.artefacts import read_json, write_json
 from conrec.config import load_config
@@ -102,6 +102,20 @@ def test_tables_hold_what_was_measured_and_nothing_else(found, tmp_path):
     drawn = {path.name for path in draw_all(found, tmp_path)}
     assert "training-ablation-ml-100k-light.svg" in drawn
     assert not [name for name in drawn if "horizon" in name]
+
+
+def test_the_reference_stands_beside_lines_of_fewer_seeds_on_these_alone(found):
+    """plain-grpo has seed 0 alone; so the reference of its group comes twice."""
+    group = next(one for one in GROUPS if one.name == "stages")
+    shown = lines_of(found, group)
+    again = [line for line in shown if line.seeds]
+    assert [line.label for line in again] == [f"{group.reference.label}, seed 0 alone"]
+    assert shown.index(again[0]) == shown.index(group.reference) + 1
+    own = decoded(found["arms"][OURS]["seeds"]["0"]["rows"]["conrec"]["fhr@20"])
+    assert cell(found, again[0], "fhr@20", group.reference).value == pytest.approx(own.mean())
+    assert table([found]).count("seed 0 alone") == 1
+    ablation = next(one for one in GROUPS if one.name == "ablation")
+    assert not [line for line in lines_of(found, ablation) if line.seeds]
 
 
 def test_what_is_there_is_not_run_again(ml100k, tmp_path, monkeypatch):
