@@ -83,6 +83,11 @@ def _config(name: str, config: Path | None, arm: str, seed: int) -> Config:
     }
     if config is None:
         overrides["data"] = {"source": name}
+    stages = overrides.get("grpo", {}).get("stages")
+    if stages:  # as many contexts in all as the unchanged chain has with this file
+        unchanged = _config(name, config, OURS, seed).grpo.stages
+        each = sum(stage.samples for stage in unchanged) // len(stages)
+        overrides["grpo"]["stages"] = [{**stage, "samples": each} for stage in stages]
     return load_config("tiny", config, overrides)
 
 

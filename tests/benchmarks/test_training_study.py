@@ -58,6 +58,16 @@ def test_every_arm_is_a_valid_configuration_and_every_line_has_a_row():
     assert all(group.reference in group.lines for group in GROUPS)
 
 
+def test_schedules_have_as_many_contexts_as_the_unchanged_chain_whatever_the_file_says(tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text('grpo.stages = [{ context = "recent", samples = 100 }, { context = "both", samples = 140 }]\n')
+    for config, whole in ((file, 240), (None, 3840)):
+        for arm in ("conrec", "one-stage", "two-stages", "reversed", "beta-2"):
+            stages = training._config("ml-100k", config, arm, 0).grpo.stages
+            assert sum(stage.samples for stage in stages) == whole
+            assert arm != "beta-2" or {stage.kl_weight for stage in stages} == {2.0}
+
+
 def test_values_come_back():
     given = np.array([0, 1, 1 / 2, 1 / 3, 1 / 9, np.nan])
     assert encoded(given) == "01239-"
