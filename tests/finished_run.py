@@ -196,6 +196,7 @@ def _write_curves(run: Path, rng: np.random.Generator) -> None:
             "reward_std": walk(0.2, 0.12, 100, 0.01),
             "kl": walk(0, 0.05, 100, 0.003),
             "loss": walk(0.02, 0.0, 100, 0.01),
+            "items_in_lists both": walk(300, 160, 6, 1),
             "distinct_first_codes": walk(14, 9, 100, 1),
             "distinct_items": walk(16, 12, 100, 1),
             "validation_reward": walk(start, start + 0.06, 8, 0.005),

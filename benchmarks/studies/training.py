@@ -126,7 +126,7 @@ def _curve(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, points in series.items():
         values = [value for _, value in points]
-        some = 1 if name.startswith("validation") else 5
+        some = 1 if name.startswith(("validation", "items_in_lists", "kl_weight")) else 5
         found[name] = [statistics.fmean(values[:some]), statistics.fmean(values[-some:])]
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from conrec.config import GrpoConfig
+from conrec.config import Config, GrpoConfig
 from conrec.report.content import Block, Cell, Section, Table, absent, cell, integer, number
 from conrec.report.plots import curve_grid
 from conrec.report.source import RunSource
@@ -16,8 +16,10 @@ EXPLAINED = {
     "flat_groups": "share of groups whose {group} rewards are all but equal, so that they have no advantages",
     "distinct_first_codes": "distinct first codes in a group of {group} rollouts, mean",
     "distinct_items": "distinct items in a group of {group} rollouts, mean; it falls where the policy collapses",
+    "items_in_lists": "distinct items in the top {k} of the watched validation dislikes, in that context",
+    "kl_weight": "beta, the weight of KL, which grew where the watched hit rate fell",
 }
-"""Series whose name does not say what it is."""
+"""Series whose name does not say what it is; in front of a space, where a context follows."""
 
 
 def training(source: RunSource) -> Section:
@@ -46,7 +48,7 @@ def training(source: RunSource) -> Section:
                 f"Learning curves of {model}: {listing}.",
                 f"{steps:,} steps, seed {source.config.run.seed}. Where a series has more than 60 points, "
                 "the faint line is the series and the strong one its running mean over 4 % of the points."
-                + _explained(series, source.config.grpo.group_size)
+                + _explained(series, source.config)
                 + _measured_on(source, [model] if REWARD in series else []),
                 title=model,
             )
@@ -93,10 +95,11 @@ def reward_in_words(config: GrpoConfig) -> str:
     return words + cut + hubs + gain
 
 
-def _explained(series: Iterable[str], group: int) -> str:
+def _explained(series: Iterable[str], config: Config) -> str:
     """What the series with a terse name are; a sentence each."""
-    known = [f" {name}: {EXPLAINED[name].format(group=group)}." for name in series if name in EXPLAINED]
-    return "".join(known)
+    names = dict.fromkeys(name.partition(" ")[0] for name in series)
+    given = {"group": config.grpo.group_size, "k": config.evaluation.top_k}
+    return "".join(f" {name}: {EXPLAINED[name].format(**given)}." for name in names if name in EXPLAINED)
 
 
 def _measured_on(source: RunSource, models: Sequence[str]) -> str:
