@@ -16,7 +16,7 @@ from conrec.llm.course import Curve
 from conrec.llm.grpo_stage import train_stage
 from conrec.llm.watch import KL_WEIGHT, LEAST, MOST, Watch
 from tests.llm import world
-from tests.llm.test_checkpoints import killed
+from tests.llm.test_checkpoints import KEPT, KILLED
 
 
 def curve(**series):
@@ -148,8 +148,18 @@ def test_beta_of_the_rule_is_that_of_the_loss(monkeypatch):
     assert curves[KL_WEIGHT] == [(0, 0.05), (6, 0.1), (12, 0.05)]
 
 
-def test_a_killed_stage_goes_on_under_the_same_rules(tmp_path):
-    """Killed behind the evaluation that doubled beta, and before the one that ends the stage."""
+class Stopping(Checkpoints):
+    """Writes after one step, and stops the stage at once after a later one (SIGKILL: `tests.llm.test_checkpoints`)."""
+
+    def keep(self, running, step):
+        self.every = 0.0 if step == KEPT else math.inf
+        super().keep(running, step)
+        if step == KILLED:
+            raise KeyboardInterrupt
+
+
+def test_a_stopped_stage_goes_on_under_the_same_rules(tmp_path):
+    """Stopped behind the evaluation that doubled beta, and before the one that ends the stage."""
     values = {"fhr": [0.3, 0.2, 0.4, 0.5], "items": [100.0, 90.0, 80.0, 10.0]}
 
     def work(checkpoints=None, skip=0):
@@ -163,7 +173,8 @@ def test_a_killed_stage_goes_on_under_the_same_rules(tmp_path):
         return a_stage(watch, checkpoints, evaluations=5)[:2]
 
     weights, curves = work()
-    killed(work, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        work(Stopping(tmp_path))
     again, curves_again = work(Checkpoints(tmp_path, math.inf), skip=2)
     assert curves_again == curves
     assert [step for step, _ in curves["items"]] == [0, 3, 6, 9]
